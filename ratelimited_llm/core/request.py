@@ -1,0 +1,153 @@
+"""One call: what it asks for, what it costs, and the states it goes through."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Cost", "Priority", "QueuedRequest", "State", "Usage", "TRANSITIONS"]
+
+
+class Priority(enum.IntEnum):
+    """How soon a call goes, lower first; calls of equal priority stay in the order they were submitted."""
+
+    CRITICAL = 0
+    HIGH = 1
+    NORMAL = 5
+    LOW = 8
+    BACKGROUND = 10
+
+    @classmethod
+    def parse(cls, value: object) -> int:
+        """Read a priority as people write it: a member, its name in any case, or an int from 0 to 10.
+
+        Raises:
+            ValueError: for anything else, with the accepted names.
+        """
+        if isinstance(value, str) and value.upper() in cls.__members__:
+            return cls[value.upper()]
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10:
+            return value
+        names = ", ".join(f'"{name.lower()}"' for name in cls.__members__)
+        raise ValueError(f"unknown priority {value!r}: use {names}, or an int from 0 (first) to 10 (last)")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Model tokens that a call really used, as its answer said.
+
+    Attributes:
+        input_tokens: prompt tokens that count towards the limit, cached ones included unless the provider says not.
+        output_tokens: generated tokens, reasoning included.
+        cached_tokens: of the input, those read from the provider's cache and not counted by it (Groq, Anthropic).
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a call will be charged, estimated before it is sent.
+
+    Attributes:
+        reserved: tokens that the provider holds against the limit at admission (by its own rule, for example
+            prompt + max_tokens).
+        expected: tokens that it will probably have used when it ends.
+        input_tokens: of `expected`, the prompt.
+        output_tokens: of `expected`, the answer.
+    """
+
+    reserved: int = 0
+    expected: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class State(enum.Enum):
+    """Where a call is in its life."""
+
+    QUEUED = "queued"
+    SENDING = "sending"
+    STREAMING = "streaming"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+# A queued call may be sent, dropped or expire; a sent one may be answered, refused (and queued again), fail, or
+# become an open stream, which holds its place until it ends. The last three states have no way out: that is what
+# "every call ends exactly once" means.
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.SENDING, State.CANCELLED, State.FAILED}),
+    State.SENDING: frozenset({State.QUEUED, State.STREAMING, State.DONE, State.FAILED, State.CANCELLED}),
+    State.STREAMING: frozenset({State.DONE, State.FAILED}),
+    State.DONE: frozenset(),
+    State.FAILED: frozenset(),
+    State.CANCELLED: frozenset(),
+}
+
+
+class QueuedRequest:
+    """One accepted call on its way from submit to its answer; owned by whoever drives the scheduler.
+
+    Attributes:
+        sequence: its number, unique and rising in one queue; equals keep this order.
+        pool: whose limits it spends; calls of different pools never wait for one another.
+        priority: 0 (first) to 10 (last).
+        tenant: whose turn it takes inside its priority.
+        cost: what it will be charged; see `Cost`.
+        submitted_at: when it was accepted, seconds of the driver's clock.
+        expires_at: the moment after which it is not worth sending, or None.
+        attempts: how often it was sent and failed; a refusal by a limit is no attempt.
+        refusals: how often a limit refused it.
+        not_before: the earliest moment of its next attempt (a back-off), or 0.0.
+        sent_at: when it was last sent.
+        payload: what the driver needs to send it; never looked at in here.
+    """
+
+    __slots__ = (
+        "attempts", "cost", "expires_at", "not_before", "payload", "pool", "priority", "refusals", "sent_at",
+        "sequence", "state", "submitted_at", "tenant",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        sequence: int,
+        pool: Any,
+        cost: Cost,
+        *,
+        priority: int = Priority.NORMAL,
+        tenant: str = "",
+        submitted_at: float = 0.0,
+        expires_at: float | None = None,
+        payload: Any = None,
+    ) -> None:
+        self.sequence = sequence
+        self.pool = pool
+        self.cost = cost
+        self.priority = priority
+        self.tenant = tenant
+        self.submitted_at = submitted_at
+        self.expires_at = expires_at
+        self.payload = payload
+        self.state = State.QUEUED
+        self.attempts = 0
+        self.refusals = 0
+        self.not_before = 0.0
+        self.sent_at = 0.0
+
+    def move(self, to: State) -> None:
+        """Enter the next state; an impossible move raises RuntimeError, since it means a call could end twice."""
+        if to not in TRANSITIONS[self.state]:
+            raise RuntimeError(f"call {self.sequence} cannot go from {self.state.value} to {to.value}")
+        self.state = to
+
+    def __repr__(self) -> str:
+        return f"<QueuedRequest {self.sequence} {self.state.value} priority={self.priority} pool={self.pool!r}>"

@@ -1,0 +1,92 @@
+"""Every error that is ours; the provider's errors stay the provider's own objects.
+
+    RateLimitedLLMError
+    +-- QueueFull            (queue.Full)              the queue, or this tenant's share of it, is at its cap
+    +-- BudgetExceeded       (ValueError)              one call alone asks for more than a whole limit
+    +-- RequestExpired       (TimeoutError)            it waited longer than its deadline or max_wait
+    +-- WorkerStopped        (RuntimeError)            submitted after close(), or dropped by it, or by a fork
+
+Each also subclasses what an old `except` line would catch, carries its numbers as attributes, and ends its
+message with what to change.
+"""
+
+from __future__ import annotations
+
+import queue
+from concurrent.futures import TimeoutError as FutureTimeoutError
+
+__all__ = ["BudgetExceeded", "QueueFull", "RateLimitedLLMError", "RequestExpired", "WorkerStopped"]
+
+
+class RateLimitedLLMError(Exception):
+    """The base of every error that this package raises on its own account.
+
+    Attributes:
+        request_id: the number of the call in this process, or None when it never became one.
+    """
+
+    def __init__(self, message: str, *, request_id: int | None = None) -> None:
+        super().__init__(message)
+        self.request_id = request_id
+
+
+class QueueFull(RateLimitedLLMError, queue.Full):
+    """The queue is at its cap and `on_full="raise"` was asked for.
+
+    Attributes:
+        limit: the cap that was reached, in calls.
+        tenant: whose share is full, or None when it is the whole queue.
+    """
+
+    def __init__(self, limit: int, *, tenant: str | None = None, request_id: int | None = None) -> None:
+        whose, parameter = ("the queue", "max_queue") if tenant is None else (
+            f"the share of tenant {tenant!r}", "max_queue_per_tenant")
+        super().__init__(
+            f"{whose} holds {limit} calls, which is its cap; raise {parameter}=, wait for answers first, "
+            'or use on_full="block"',
+            request_id=request_id,
+        )
+        self.limit = limit
+        self.tenant = tenant
+
+
+class BudgetExceeded(RateLimitedLLMError, ValueError):
+    """One call alone asks for more than a whole limit, so no waiting could ever let it go.
+
+    Attributes:
+        dimension: the limit that it cannot fit ("tpm", "itpm", ...).
+        limit: that limit, per its period.
+        requested: what the call asks for, in the same unit.
+    """
+
+    def __init__(self, dimension: str, limit: float, requested: float, *, request_id: int | None = None) -> None:
+        super().__init__(
+            f"this call asks for {requested:,.0f} of {dimension}, and the whole limit is {limit:,.0f}: it can never "
+            f"fit; shorten the prompt, lower max_tokens, or raise {dimension}= if the account allows more",
+            request_id=request_id,
+        )
+        self.dimension = dimension
+        self.limit = limit
+        self.requested = requested
+
+
+class RequestExpired(RateLimitedLLMError, FutureTimeoutError, TimeoutError):
+    """The call waited longer than its own deadline (or max_wait) before it could be answered.
+
+    Attributes:
+        waited: seconds from submit to giving up.
+        allowed: the seconds that were allowed.
+    """
+
+    def __init__(self, waited: float, allowed: float, *, what: str = "deadline", request_id: int | None = None) -> None:
+        super().__init__(
+            f"not answered within its {what} of {allowed:g} s (waited {waited:.1f} s); raise {what}=, the limits, "
+            "or the priority",
+            request_id=request_id,
+        )
+        self.waited = waited
+        self.allowed = allowed
+
+
+class WorkerStopped(RateLimitedLLMError, RuntimeError):
+    """The queue was closed before the call could be sent, or the call was made after close()."""
