@@ -13,6 +13,7 @@ message with what to change.
 from __future__ import annotations
 
 import queue
+import sys
 from concurrent.futures import TimeoutError as FutureTimeoutError
 
 __all__ = ["BudgetExceeded", "QueueFull", "RateLimitedLLMError", "RequestExpired", "WorkerStopped"]
@@ -70,7 +71,15 @@ class BudgetExceeded(RateLimitedLLMError, ValueError):
         self.requested = requested
 
 
-class RequestExpired(RateLimitedLLMError, FutureTimeoutError, TimeoutError):
+if sys.version_info >= (3, 11):
+    _Timeout = TimeoutError  # the two are one class
+else:
+
+    class _Timeout(FutureTimeoutError, TimeoutError):
+        """What catches either of the two."""
+
+
+class RequestExpired(RateLimitedLLMError, _Timeout):
     """The call waited longer than its own deadline (or max_wait) before it could be answered.
 
     Attributes:

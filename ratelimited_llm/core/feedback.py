@@ -15,8 +15,8 @@ class Kind(enum.Enum):
 
     OK = "ok"  # answered
     LIMITED = "limited"  # refused by a rate limit: wait, then send again; no attempt was used
-    OVERLOADED = "overloaded"  # the provider has trouble (408, 409, 5xx, 529, "slow_down"): back off, an attempt is used
-    DROPPED = "dropped"  # timeout or broken connection: back off, an attempt is used, and perhaps it was paid
+    OVERLOADED = "overloaded"  # the provider has trouble (408, 409, 5xx, 529, "slow_down"): back off, one attempt used
+    DROPPED = "dropped"  # timeout or broken connection: back off, one attempt used, and perhaps paid
     EXHAUSTED = "exhausted"  # quota, credit or spend cap: waiting does not help
     TOO_LARGE = "too_large"  # more than a whole limit in one call
     REJECTED = "rejected"  # auth, bad request, and every other final answer

@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Cost", "Priority", "QueuedRequest", "State", "Usage", "TRANSITIONS"]
+__all__ = ["TRANSITIONS", "Cost", "Priority", "QueuedRequest", "State", "Usage"]
 
 
 class Priority(enum.IntEnum):
@@ -109,11 +109,12 @@ class QueuedRequest:
         refusals: how often a limit refused it.
         not_before: the earliest moment of its next attempt (a back-off), or 0.0.
         sent_at: when it was last sent.
+        lane: what it goes out through, when that can be full; or None.
         payload: what the driver needs to send it; never looked at in here.
     """
 
     __slots__ = (
-        "attempts", "cost", "expires_at", "not_before", "payload", "pool", "priority", "refusals", "sent_at",
+        "attempts", "cost", "expires_at", "lane", "not_before", "payload", "pool", "priority", "refusals", "sent_at",
         "sequence", "state", "submitted_at", "tenant",
     )  # fmt: skip
 
@@ -127,6 +128,7 @@ class QueuedRequest:
         tenant: str = "",
         submitted_at: float = 0.0,
         expires_at: float | None = None,
+        lane: Any = None,
         payload: Any = None,
     ) -> None:
         self.sequence = sequence
@@ -136,6 +138,7 @@ class QueuedRequest:
         self.tenant = tenant
         self.submitted_at = submitted_at
         self.expires_at = expires_at
+        self.lane = lane
         self.payload = payload
         self.state = State.QUEUED
         self.attempts = 0

@@ -1,0 +1,180 @@
+"""Scheduler, budget and retries as one machine, which a thread, an asyncio task or a simulation drives.
+
+A driver's whole loop is: `expired`, then `next` until it answers `Wait`, then sleep until then or until somebody has
+something to say (`submit`, `answered`, `finished`, `failed`, `cancel`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..exceptions import BudgetExceeded
+from .feedback import Feedback, Kind
+from .request import Cost, Priority, QueuedRequest, State, Usage
+from .retry import RetryBudget, RetryPolicy
+from .scheduler import Candidate, Scheduler, Wait
+
+if TYPE_CHECKING:
+    from ..stores import Budget
+
+__all__ = ["Dispatcher", "Impossible", "Lane", "Send", "Wait"]
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Everything is reserved: send this call now."""
+
+    request: QueuedRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Impossible:
+    """This call asks for more than a whole limit; it was taken out and has failed."""
+
+    request: QueuedRequest
+    error: BudgetExceeded
+
+
+class Lane:
+    """What calls go out through (an HTTP client): how many it carries at once.
+
+    Attributes:
+        width: calls in flight at most; more would only wait inside the HTTP client, where nobody orders them.
+        in_flight: calls that it carries now.
+    """
+
+    __slots__ = ("in_flight", "width")
+
+    def __init__(self, width: float = math.inf) -> None:
+        self.width = width
+        self.in_flight = 0
+
+
+class Dispatcher:
+    """Decides what is sent and when, and what becomes of it.
+
+    Args:
+        scheduler: who is next.
+        budget: when it may go.
+        recost: answers a call's cost anew just before it is reserved, when estimates have improved since; None to
+            keep the first estimate.
+        retries: the retries that all calls share; None for no bound but each call's own.
+
+    Not thread-safe: one driver owns it. Every `now` is in seconds of the same monotonic clock.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        budget: Budget,
+        *,
+        recost: Callable[[QueuedRequest], Cost] | None = None,
+        retries: RetryBudget | None = None,
+    ) -> None:
+        self.scheduler = scheduler
+        self.budget = budget
+        self.retries = retries
+        self._recost = recost
+        self._narrow: set[object] = set()  # pools that wait for a place in a lane
+
+    def submit(self, request: QueuedRequest, *, first: bool = False) -> None:
+        """Take in a call; `first` puts it before its equals (a call made from inside another)."""
+        self.scheduler.add(request, first=first)
+
+    def next(self, now: float) -> Send | Impossible | Wait:
+        """Answer a call to send (reserved, and out of the queue), one that never can be, or when to ask again."""
+        while True:
+            found = self.scheduler.next(now)
+            if not isinstance(found, Candidate):
+                return found
+            request = found.request
+            try:
+                wait = self._reserve(request, now)
+            except BudgetExceeded as error:
+                error.request_id = request.sequence
+                self.scheduler.drop(request, State.FAILED)
+                return Impossible(request, error)
+            if wait > 0.0:
+                self.scheduler.deferred(request, now + wait)
+                continue
+            self.scheduler.started(request, now)
+            if self.retries is not None and not request.attempts:
+                self.retries.earn()
+            return Send(request)
+
+    def _reserve(self, request: QueuedRequest, now: float) -> float:
+        lane = request.lane
+        if lane is not None and lane.in_flight >= lane.width:
+            self._narrow.add(request.pool)
+            return math.inf
+        if self._recost is not None:
+            request.cost = self._recost(request)
+        urgent = request.priority <= Priority.HIGH
+        wait = self.budget.reserve(request.pool, request.sequence, request.cost, now, urgent=urgent)
+        if wait <= 0.0 and lane is not None:
+            lane.in_flight += 1
+        return wait
+
+    def answered(self, request: QueuedRequest, feedback: Feedback, now: float) -> None:
+        """The headers of an answer are there; what they tell about the limits is taken in at once."""
+        self.budget.observe(request.pool, request.sequence, feedback, now)
+        self.scheduler.release(request.pool)
+
+    def streaming(self, request: QueuedRequest) -> None:
+        """The answer is an open stream: it keeps its place until `finished`."""
+        request.move(State.STREAMING)
+
+    def finished(self, request: QueuedRequest, usage: Usage | None, now: float, state: State = State.DONE) -> None:
+        """A call that was sent has ended, with the tokens it used as far as anybody told."""
+        kind = Kind.OK if state is State.DONE else Kind.REJECTED
+        self._settle(request, usage, now, kind)
+        request.move(state)
+
+    def failed(
+        self, request: QueuedRequest, feedback: Feedback, now: float, policy: RetryPolicy, jitter: float
+    ) -> bool:
+        """An attempt brought no answer; True when the call is in the queue again, False when it has failed for good.
+
+        Args:
+            request: the call, which was sent.
+            feedback: how it ended and what that told.
+            now: the present moment.
+            policy: whether such an outcome is tried again.
+            jitter: a random number in [0, 1).
+        """
+        kind = feedback.outcome.kind
+        self.budget.observe(request.pool, request.sequence, feedback, now)
+        self._settle(request, feedback.usage, now, kind)
+        if kind is Kind.LIMITED:
+            request.refusals += 1
+        else:
+            request.attempts += 1
+        rest = policy.rest(feedback.outcome, request.attempts, request.refusals, jitter)
+        if rest is not None and kind is not Kind.LIMITED and self.retries is not None and not self.retries.spend():
+            rest = None
+        if rest is None:
+            request.move(State.FAILED)
+            return False
+        request.not_before = now + rest
+        self.scheduler.put_back(request)
+        return True
+
+    def _settle(self, request: QueuedRequest, usage: Usage | None, now: float, kind: Kind) -> None:
+        self.budget.settle(request.pool, request.sequence, usage, now, kind)
+        self.scheduler.release(request.pool)
+        if request.lane is not None:
+            request.lane.in_flight -= 1
+            for pool in self._narrow:
+                self.scheduler.release(pool)
+            self._narrow.clear()
+
+    def cancel(self, request: QueuedRequest) -> bool:
+        """Take a waiting call out; False when it was sent already, or has ended."""
+        return self.scheduler.drop(request)
+
+    def expired(self, now: float) -> list[QueuedRequest]:
+        """Take out, and answer, the waiting calls whose deadline has passed; each has failed."""
+        return self.scheduler.expired(now)

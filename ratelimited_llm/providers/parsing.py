@@ -1,0 +1,290 @@
+"""Numbers, durations and dates out of text that a server, or whoever stands between, may have filled with anything.
+
+Three rules that everything in here obeys:
+
+1. What comes out is finite and within bounds; what cannot be read is None, and nothing raises.
+2. Digits are ASCII digits: "nan", "inf", "1e9", "-1" and "٣" are no numbers.
+3. Text is cut to a length before a pattern sees it, and every pattern is bounded, so that the time is too.
+
+No clock: a date is only ever compared with the answer's own `Date` header.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+
+from ..core.feedback import Reading
+
+__all__ = [
+    "LARGEST",
+    "LONGEST",
+    "MOST_TOKENS",
+    "PERIODS",
+    "LimitText",
+    "count",
+    "date_of",
+    "duration",
+    "field",
+    "finite",
+    "header",
+    "limit_text",
+    "moment",
+    "reading",
+    "retry_after",
+    "spoken_wait",
+    "until",
+]
+
+LARGEST = 1e13
+"""The largest number that is believed: any limit, and milliseconds since 1970 until the year 2286."""
+
+LONGEST = 366 * 86_400.0
+"""The longest duration that is believed, in seconds: a year."""
+
+MOST_TOKENS = 10**9
+"""The most tokens that one call is believed to use or to ask for."""
+
+PERIODS = {"rpm": 60.0, "tpm": 60.0, "itpm": 60.0, "otpm": 60.0, "rpd": 86_400.0, "tpd": 86_400.0}
+"""Seconds over which each dimension is counted."""
+
+_TEXT = 4096  # characters of an error message that are looked at; the longest real one seen has 600
+_NUMBER = re.compile(r"[0-9]{1,18}(?:\.[0-9]{0,18})?", re.ASCII)
+_GO_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{0,12})?)(ns|us|µs|ms|s|m|h|d)", re.ASCII)
+_GO_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_RFC3339 = re.compile(
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?"
+    r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))",
+    re.ASCII,
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def finite(value: object) -> float | None:
+    """Read an amount: plain ASCII digits with or without a fraction, at most `LARGEST`; None for anything else."""
+    if not isinstance(value, str) or len(value) > 40:
+        return None
+    if len(value) <= 12 and value.isascii() and value.isdigit():
+        return float(value)
+    text = value.strip()
+    return min(float(text), LARGEST) if _NUMBER.fullmatch(text) else None
+
+
+def count(value: object) -> int | None:
+    """Read a number of tokens out of decoded JSON: 0 to `MOST_TOKENS`; None for negative numbers and other types."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        return None
+    return int(min(value, MOST_TOKENS))
+
+
+def duration(value: object) -> float | None:
+    """Read seconds as Go prints a duration ("1m2.5s", "6m0s", "12ms"), or as a plain number ("30", "33011.38").
+
+    Source: the x-ratelimit-reset-* headers of OpenAI and Groq (Go), Azure (integers) and Cerebras (floats), and
+    the `retryDelay` of Google ("33.5s").
+    """
+    if not isinstance(value, str) or len(value) > 64:
+        return None
+    text, total, position = value.strip(), 0.0, 0
+    while part := _GO_PART.match(text, position):
+        total += float(part[1]) * _GO_UNITS[part[2]]
+        position = part.end()
+    if position == len(text) and position:
+        return min(round(total, 9), LONGEST)
+    plain = None if position else finite(text)
+    return None if plain is None else min(plain, LONGEST)
+
+
+def moment(value: object) -> float | None:
+    """Read an RFC 3339 moment ("2025-02-24T22:25:47Z") as seconds since 1970; None for anything else."""
+    if not isinstance(value, str) or len(value) > 40 or not (match := _RFC3339.fullmatch(value.strip())):
+        return None
+    try:
+        local = datetime(*map(int, match.group(1, 2, 3, 4, 5, 6)), tzinfo=timezone.utc)  # type: ignore[arg-type, misc]
+    except ValueError:  # the 31st of February, a leap second
+        return None
+    seconds = (local - _EPOCH).total_seconds() + float(f"0.{match[7] or 0}")
+    if match[8]:
+        offset = int(match[9]) * 3600 + int(match[10]) * 60
+        seconds += -offset if match[8] == "+" else offset
+    return seconds
+
+
+@lru_cache(maxsize=64)  # a busy client sees the same second many times
+def _http_date(text: str) -> float | None:
+    try:
+        parsed = parsedate_to_datetime(text)
+        if parsed.tzinfo is None:  # "-0000", which RFC 5322 gives to a moment whose zone is not told
+            parsed = parsed.replace(tzinfo=timezone.utc)
+        return (parsed - _EPOCH) / timedelta(seconds=1)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def date_of(headers: Mapping[str, str], name: str = "date") -> float | None:
+    """Read an HTTP date header as seconds since 1970; None when it is absent or unreadable."""
+    value = headers.get(name)
+    return _http_date(value) if isinstance(value, str) and len(value) <= 64 and value.isascii() else None
+
+
+def until(then: float | None, headers: Mapping[str, str]) -> float | None:
+    """Seconds from the answer's own `Date` to `then` (seconds since 1970): 0 when past, None when either is unknown.
+
+    The Date header has whole seconds, so the answer is right to one second.
+    """
+    if then is None:
+        return None
+    now = date_of(headers)
+    return None if now is None else min(max(0.0, then - now), LONGEST)
+
+
+def header(headers: Mapping[str, str], name: str) -> str:
+    """A header's value in lower case and without blanks, cut to 100 characters; "" when it is absent or no text."""
+    value = headers.get(name)
+    return value[:100].strip().lower() if isinstance(value, str) else ""
+
+
+def field(value: object, name: str) -> object:
+    """`value[name]` of a dict or `value.name` of anything else; None when it has none, and whatever else happens."""
+    if isinstance(value, dict):
+        return value.get(name)
+    try:
+        return getattr(value, name, None)
+    except Exception:  # a property of somebody else's object; accounting must not break the answer
+        return None
+
+
+def reading(
+    dimension: str, limit: object, remaining: object, reset: float | None = None, resolution: float = 1.0
+) -> Reading | None:
+    """Build a reading from header texts, or None when they tell nothing.
+
+    A limit that is sent but is 0, -1 or unreadable takes its `remaining` with it: Azure was seen to send -1 with 0
+    (openai-dotnet issue 838), which must not read as "nothing is left".
+    """
+    whole, left = finite(limit), finite(remaining)
+    if limit is not None and not whole:
+        return None
+    if whole is None and left is None:
+        return None
+    if whole is not None and left is not None and left > whole:
+        left = whole
+    return Reading(dimension, whole, left, reset, resolution)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """The larger of `retry-after-ms` and `retry-after` (seconds, or an HTTP date), in seconds; None when neither > 0.
+
+    0 counts as absent, as the SDKs read it. A date is taken relative to the answer's own `Date` header, and ignored
+    without one.
+    """
+    milliseconds, after = finite(headers.get("retry-after-ms")), headers.get("retry-after")
+    seconds = duration(after)
+    if seconds is None and after is not None:
+        seconds = until(date_of(headers, "retry-after"), headers)
+    longest = max((milliseconds or 0.0) / 1000, seconds or 0.0)
+    return min(longest, LONGEST) if longest > 0 else None
+
+
+# --- the text of a refusal -------------------------------------------------------------------------------------
+
+_UNIT = r"(?:milliseconds?|msecs?|ms|minutes?|mins?|m|seconds?|secs?|s|hours?|hrs?|h|days?|d)(?![a-z])"
+_AMOUNT = r"[0-9]{1,12}(?:\.[0-9]{1,12})?"
+_SPOKEN = re.compile(
+    r"\b(?:try again|retry|wait)(?: again)?(?: (?:in|after|for|at least|another))? "
+    rf"((?:{_AMOUNT} ?{_UNIT}[ ,]?){{1,6}})",
+    re.ASCII | re.IGNORECASE,
+)
+_SPOKEN_PART = re.compile(rf"({_AMOUNT}) ?({_UNIT})", re.ASCII | re.IGNORECASE)
+_SAID = re.compile(r"\b(limit|used|requested):? ([0-9][0-9,]{0,20})", re.ASCII | re.IGNORECASE)
+_LIMIT_OF = re.compile(r"\blimit of ([0-9][0-9,]{0,20})", re.ASCII | re.IGNORECASE)
+_ACRONYM = re.compile(r"\((RPM|RPD|TPM|TPD|ITPM|OTPM|IPM|ASH|ASD)\)", re.ASCII)
+_PHRASE = re.compile(
+    r"\b(?:(input|output) )?(request|call|token)s? per (min|day)(?:ute)?\b", re.ASCII | re.IGNORECASE
+)
+_UNCOUNTED = {"ipm": 60.0, "ash": 3600.0, "asd": 86_400.0}  # images and audio seconds: no limiter of ours
+
+
+@dataclass(frozen=True, slots=True)
+class LimitText:
+    """What the prose of a refusal told.
+
+    Attributes:
+        dimension: "rpm", "tpm", "rpd", "tpd", "itpm", "otpm", "concurrency", or None.
+        limit, used, requested: its numbers, each None when not said.
+        wait: the longest wait it asks for or implies, in seconds; None when none. Always > 0.
+    """
+
+    dimension: str | None = None
+    limit: float | None = None
+    used: float | None = None
+    requested: float | None = None
+    wait: float | None = None
+
+
+def spoken_wait(text: str) -> float | None:
+    """The longest of the waits that a message asks for, in seconds; None when it asks for none.
+
+    Reads "try again in 7.66s", "in 9m6.048s", "in 200ms", "retry after 33 seconds", "Please wait 46 seconds" and
+    "Please retry in 42.921954507s.".
+    """
+    longest = 0.0
+    for match in _SPOKEN.finditer(text[:_TEXT]):
+        total = 0.0
+        for amount, unit in _SPOKEN_PART.findall(match[1]):
+            total += float(amount) * _scale(unit.lower())
+        longest = max(longest, total)
+    return min(longest, LONGEST) if longest > 0 else None
+
+
+def _scale(unit: str) -> float:
+    if unit.startswith(("ms", "mil")):
+        return 1e-3
+    return _GO_UNITS[unit[0]]
+
+
+def limit_text(text: str) -> LimitText:
+    """Read dimension, numbers and wait out of a refusal's message.
+
+    Where limit, used, requested and the period are all said, the wait of a continuous bucket follows exactly as
+    (used + requested - limit) / limit * period: captured messages of OpenAI and Groq, of the minute and of the day,
+    agree with it to the millisecond ("Limit 100000, Used 99922, Requested 710" per day: 9m6.048s).
+    """
+    text = text[:_TEXT]
+    if not text:
+        return LimitText()
+    numbers: dict[str, float] = {}
+    for name, digits in _SAID.findall(text):
+        numbers.setdefault(name.lower(), _grouped(digits))
+    if "limit" not in numbers and (match := _LIMIT_OF.search(text)):
+        numbers["limit"] = _grouped(match[1])
+    dimension, period = _dimension(text)
+    limit, used, requested = numbers.get("limit") or None, numbers.get("used"), numbers.get("requested")
+    wait = spoken_wait(text)
+    if limit and period and used is not None and requested is not None:
+        implied = min((used + requested - limit) / limit * period, LONGEST)
+        wait = max(wait or 0.0, implied) if implied > 0 else wait
+    return LimitText(dimension, limit, used, requested, wait)
+
+
+def _grouped(digits: str) -> float:
+    """The number behind "30,000"; the trailing comma of "Limit 3, Used" is dropped too."""
+    return min(float(digits.replace(",", "")), LARGEST)
+
+
+def _dimension(text: str) -> tuple[str | None, float | None]:
+    """The dimension that a message names, and its period in seconds; (None, None) when it names none."""
+    if match := _ACRONYM.search(text):
+        name = match[1].lower()
+        return (None, _UNCOUNTED[name]) if name in _UNCOUNTED else (name, PERIODS[name])
+    if match := _PHRASE.search(text):
+        name = "t" if match[2].lower() == "token" else "r"
+        if match[1] and name == "t":
+            name = match[1][0].lower() + name
+        name += "pd" if match[3].lower() == "day" else "pm"
+        return (name, PERIODS[name]) if name in PERIODS else (None, None)
+    return None, None

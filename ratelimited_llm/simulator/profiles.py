@@ -1,0 +1,358 @@
+"""How each provider speaks: the headers of its answers, and the words, codes and waits of its refusals.
+
+Texts and header forms follow published captures of real answers; what is not established about a provider is an
+argument of the simulator, not a fact in here. Pure: a profile is given verdicts and readings, and returns headers
+and error bodies. It does not decide anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .enforcement import Admission, Verdict, Window
+from .wire import go_duration, rfc3339, started, thousands, whole
+
+__all__ = ["PROFILES", "Headers", "Problem", "Profile", "Readings", "profile_for"]
+
+Headers = list[tuple[str, str]]
+Readings = Mapping[str, tuple[float, float, float]]
+
+UNITS = {
+    "rpm": ("requests", "requests per min (RPM)"),
+    "rpd": ("requests", "requests per day (RPD)"),
+    "tpm": ("tokens", "tokens per min (TPM)"),
+    "tpd": ("tokens", "tokens per day (TPD)"),
+    "itpm": ("tokens", "input tokens per min (ITPM)"),
+    "otpm": ("tokens", "output tokens per min (OTPM)"),
+    "concurrency": ("requests", "concurrent requests"),
+}
+CLAUDE_UNITS = (("requests", "rpm"), ("input-tokens", "itpm"), ("output-tokens", "otpm"), ("tokens", "tpm"))
+TYPES = {400: "invalid_request_error", 401: "invalid_request_error", 404: "invalid_request_error"}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An error answer, ready to be sent: status, headers of its own, and the JSON body."""
+
+    status: int
+    headers: Headers
+    body: Any
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A provider without headers or hints, and the base of the others.
+
+    Attributes:
+        name: what it is chosen by.
+        path: what follows the host in the base URL that its SDK is given.
+        admission, window: how it counts, when not told otherwise.
+        smooth: share of a "minute" over which request limits are enforced; None is the whole.
+        tell_limits: limits are told in the headers of every answer.
+        tell_wait: a refusal carries Retry-After.
+        tell_in_body: a refusal's text carries the numbers and the wait.
+    """
+
+    name: str = "generic"
+    path: str = "/v1"
+    admission: Admission = "reserve"
+    window: Window = "bucket"
+    smooth: float | None = None
+    tell_limits: bool = False
+    tell_wait: bool = False
+    tell_in_body: bool = False
+
+    def reserve(self, input_tokens: int, max_output: int | None) -> int:
+        """Tokens that are held when a call arrives; `max_output` is None when the call did not say."""
+        return input_tokens + (max_output or 0)
+
+    def limits(self, readings: Readings, *, wall: float, stream: bool, used: int) -> Headers:
+        """The headers that tell the limits.
+
+        Args:
+            readings: dimension -> (limit, remaining, seconds until full).
+            wall: the Unix time, for providers that write moments.
+            stream: the answer is a stream.
+            used: tokens that this answer used, 0 when not known yet.
+        """
+        return []
+
+    def wait(self, seconds: float) -> Headers:
+        """The headers that tell how long to wait."""
+        return [("retry-after", str(max(1, math.ceil(seconds - 1e-6))))]
+
+    def refusal(self, verdict: Verdict, model: str) -> Problem:
+        """The answer to a call that a limit refused."""
+        wait = self.wait(verdict.retry_after) if self.tell_wait and verdict.retry_after is not None else []
+        return self._refusal(verdict, model, wait)
+
+    def error(self, status: int, message: str, *, code: str | None = None, type: str | None = None) -> Problem:
+        """Any other error, in the provider's own form."""
+        kind = type or TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+        return Problem(status, [], {"error": {"message": message, "type": kind, "param": None, "code": code}})
+
+    def exhausted(self) -> Problem:
+        """The 429 that no waiting ends: the quota or the credit is used up."""
+        text = "You exceeded your current quota, please check your plan and billing details."
+        return self.error(429, text, code="insufficient_quota", type="insufficient_quota")
+
+    def stream_error(self, code: str, message: str) -> dict[str, Any]:
+        """The error that arrives in a stream whose status was 200."""
+        return {"error": {"message": message, "type": "server_error", "param": None, "code": code}}
+
+    def _refusal(self, verdict: Verdict, model: str, wait: Headers) -> Problem:
+        text = "Too many requests" if not self.tell_in_body else _numbers(verdict, "Rate limit reached", model, "")
+        return Problem(429, wait, {"error": {"message": text, "type": None, "param": None, "code": 429}})
+
+
+@dataclass(frozen=True)
+class OpenAIProfile(Profile):
+    """max(max_tokens, prompt) is held and never given back; resets are Go durations until full."""
+
+    name: str = "openai"
+    tell_limits: bool = True
+    tell_wait: bool = True
+    tell_in_body: bool = True
+
+    def reserve(self, input_tokens: int, max_output: int | None) -> int:
+        return max(input_tokens, max_output or 0)
+
+    def limits(self, readings: Readings, *, wall: float, stream: bool, used: int) -> Headers:
+        headers: Headers = []
+        for unit, dimensions in (("requests", ("rpm", "rpd")), ("tokens", ("tpm", "tpd"))):
+            reading = readings.get(dimensions[0]) or readings.get(dimensions[1])
+            if reading is not None:
+                headers += _trio(unit, reading, go_duration(reading[2]))
+        return headers
+
+    def _refusal(self, verdict: Verdict, model: str, wait: Headers) -> Problem:
+        unit, words = UNITS[verdict.dimension or "rpm"]
+        where = " in organization org-simulated"
+        if verdict.too_large:
+            text = "Request too large"
+            if self.tell_in_body:
+                text += (
+                    f" for {model}{where} on {words}: Limit {whole(verdict.limit)}, Requested "
+                    f"{whole(verdict.requested)}. The input or output tokens must be reduced in order to run "
+                    "successfully. Visit https://platform.openai.com/account/rate-limits to learn more."
+                )
+            return self._limited(text, unit, [("x-should-retry", "false")])
+        text = "Rate limit reached"
+        if self.tell_in_body:
+            text = _numbers(verdict, text, model, where)
+            text += " Visit https://platform.openai.com/account/rate-limits to learn more."
+        return self._limited(text, unit, wait)
+
+    @staticmethod
+    def _limited(message: str, unit: str, headers: Headers) -> Problem:
+        error = {"message": message, "type": unit, "param": None, "code": "rate_limit_exceeded"}
+        return Problem(429, headers, {"error": error})
+
+
+@dataclass(frozen=True)
+class AzureProfile(Profile):
+    """prompt + max_tokens is counted, cleared each minute; requests are checked per 10 s; waits in ms too."""
+
+    name: str = "azure"
+    path: str = ""
+    window: Window = "fixed"
+    smooth: float | None = 1 / 6
+    tell_limits: bool = True
+    tell_wait: bool = True
+    tell_in_body: bool = True
+
+    def limits(self, readings: Readings, *, wall: float, stream: bool, used: int) -> Headers:
+        headers: Headers = []
+        for unit, dimension in (("requests", "rpm"), ("tokens", "tpm")):
+            if dimension in readings:
+                headers += _trio(unit, readings[dimension], str(math.ceil(readings[dimension][2])))
+        return headers
+
+    def wait(self, seconds: float) -> Headers:
+        return [("retry-after-ms", str(max(1, math.ceil(seconds * 1000)))), *super().wait(seconds)]
+
+    def _refusal(self, verdict: Verdict, model: str, wait: Headers) -> Problem:
+        tokens = UNITS[verdict.dimension or "rpm"][0] == "tokens"
+        # It does not say "too large": such a call is told to come back, and refused again. That is its trap.
+        seconds = max(1, math.ceil(verdict.retry_after if verdict.retry_after is not None else 60))
+        text = "Requests to the ChatCompletions_Create Operation under Azure OpenAI API have exceeded "
+        text += f"{'token' if tokens else 'call'} rate limit of your current OpenAI S0 pricing tier."
+        if self.tell_in_body:
+            text += f" Please retry after {seconds} seconds."
+        headers = [("x-ratelimit-type", "Tokens" if tokens else "Requests"), *wait]
+        return Problem(429, headers, {"error": {"code": "429", "message": text}})
+
+    def error(self, status: int, message: str, *, code: str | None = None, type: str | None = None) -> Problem:
+        return Problem(status, [], {"error": {"code": code or str(status), "message": message}})
+
+
+@dataclass(frozen=True)
+class GroqProfile(Profile):
+    """prompt + max_tokens is held, then corrected; request headers mean the day, and RPM is in no header."""
+
+    name: str = "groq"
+    path: str = ""
+    admission: Admission = "settle"
+    tell_limits: bool = True
+    tell_wait: bool = True
+    tell_in_body: bool = True
+
+    def limits(self, readings: Readings, *, wall: float, stream: bool, used: int) -> Headers:
+        headers: Headers = []
+        for unit, dimension in (("requests", "rpd"), ("tokens", "tpm")):
+            if dimension in readings:
+                headers += _trio(unit, readings[dimension], go_duration(readings[dimension][2]))
+        return headers
+
+    def _refusal(self, verdict: Verdict, model: str, wait: Headers) -> Problem:
+        unit, words = UNITS[verdict.dimension or "rpm"]
+        words = words.replace("per min ", "per minute ")
+        where = f" for model `{model}` in organization `org_simulated` service tier `on_demand` on {words}"
+        # Every text of theirs, even for a wait of two seconds, ends with a link to the billing page.
+        upgrade = " Need more tokens? Upgrade to Dev Tier today at https://console.groq.com/settings/billing"
+        numbers = f": Limit {whole(verdict.limit)}, "
+        if verdict.too_large:
+            text = "Request too large"
+            if self.tell_in_body:
+                text += f"{where}{numbers}Requested {whole(verdict.requested)}, please reduce your message size."
+            return self._limited(413, text + upgrade, unit, [("x-should-retry", "false")])
+        text = f"Rate limit reached{where if self.tell_in_body else ''}"
+        if self.tell_in_body:
+            text += f"{numbers}Used {started(verdict.used)}, Requested {whole(verdict.requested)}."
+            if verdict.retry_after is not None:
+                text += f" Please try again in {go_duration(verdict.retry_after, step=1e-9, up=True)}."
+        return self._limited(429, text + upgrade, unit, wait)
+
+    @staticmethod
+    def _limited(status: int, message: str, unit: str, headers: Headers) -> Problem:
+        error = {"message": message, "type": unit, "code": "rate_limit_exceeded"}
+        return Problem(status, headers, {"error": error})
+
+
+@dataclass(frozen=True)
+class AnthropicProfile(Profile):
+    """Input and output are metered apart, output as it is produced; resets are moments, remainders rounded."""
+
+    name: str = "anthropic"
+    path: str = ""
+    admission: Admission = "actual"
+    tell_limits: bool = True
+    tell_wait: bool = True
+    tell_in_body: bool = True
+
+    def limits(self, readings: Readings, *, wall: float, stream: bool, used: int) -> Headers:
+        both = dict(readings)
+        if "tpm" not in both and "itpm" in both and "otpm" in both:
+            first, second = both["itpm"], both["otpm"]
+            both["tpm"] = (first[0] + second[0], first[1] + second[1], max(first[2], second[2]))
+        headers: Headers = []
+        for unit, dimension in CLAUDE_UNITS:
+            if dimension in both:
+                step = 1 if dimension == "rpm" else 1000
+                limit, remaining, reset = both[dimension]
+                # A limit below a few thousand would be rounded away altogether.
+                rounded = remaining if limit < 2 * step else round(remaining / step) * step
+                name = f"anthropic-ratelimit-{unit}"
+                headers += [
+                    (f"{name}-limit", whole(limit)),
+                    (f"{name}-remaining", whole(rounded)),
+                    (f"{name}-reset", rfc3339(wall + reset)),
+                ]
+        return headers
+
+    def _refusal(self, verdict: Verdict, model: str, wait: Headers) -> Problem:
+        words = {"rpm": "requests per minute", "itpm": "input tokens per minute", "otpm": "output tokens per minute"}
+        name = words.get(verdict.dimension or "", UNITS[verdict.dimension or "rpm"][1])
+        text = "This request would exceed your organization's rate limit"
+        if self.tell_in_body:
+            text += f" of {thousands(verdict.limit)} {name} (org: simulated, model: {model})"
+        error = {"type": "rate_limit_error", "message": f"{text}. Please reduce the prompt length or try later."}
+        return Problem(429, [*wait, ("x-should-retry", "true")], {"type": "error", "error": error})
+
+    def error(self, status: int, message: str, *, code: str | None = None, type: str | None = None) -> Problem:
+        kinds = {
+            401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large",
+            429: "rate_limit_error", 504: "timeout_error", 529: "overloaded_error",
+        }  # fmt: skip
+        kind = type or kinds.get(status, "api_error" if status >= 500 else "invalid_request_error")
+        return Problem(status, [], {"type": "error", "error": {"type": kind, "message": message}})
+
+    def exhausted(self) -> Problem:
+        problem = self.error(429, "Your organization has reached its spend limit.")
+        problem.body["error"]["details"] = {"error_code": "enforced_spend_limit_reached"}
+        return problem
+
+    def stream_error(self, code: str, message: str) -> dict[str, Any]:
+        return {"type": "error", "error": {"type": code, "message": message}}
+
+
+@dataclass(frozen=True)
+class MistralProfile(Profile):
+    """Wall-clock minutes, actual usage afterwards; no reset, no Retry-After, nothing on streams."""
+
+    name: str = "mistral"
+    admission: Admission = "actual"
+    window: Window = "fixed"
+    tell_limits: bool = True
+
+    def limits(self, readings: Readings, *, wall: float, stream: bool, used: int) -> Headers:
+        headers: Headers = []
+        if stream:
+            return headers
+        for unit, dimension in (("req", "rpm"), ("tokens", "tpm")):
+            if dimension in readings:
+                limit, remaining, _ = readings[dimension]
+                headers.append((f"x-ratelimit-limit-{unit}-minute", whole(limit)))
+                headers.append((f"x-ratelimit-remaining-{unit}-minute", whole(remaining)))
+        if used:
+            headers.append(("x-ratelimit-tokens-query-cost", str(used)))
+        return headers
+
+    def _refusal(self, verdict: Verdict, model: str, wait: Headers) -> Problem:
+        text = "Rate limit exceeded"
+        if self.tell_in_body:
+            text = _numbers(verdict, text, model, "")
+        return Problem(429, wait, {"object": "error", "message": text, "type": "rate_limited", "code": "1300"})
+
+    def error(self, status: int, message: str, *, code: str | None = None, type: str | None = None) -> Problem:
+        return Problem(status, [], {"object": "error", "message": message, "type": type, "code": code})
+
+
+PROFILES: dict[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        Profile(), OpenAIProfile(), AzureProfile(), GroqProfile(), AnthropicProfile(), MistralProfile()
+    )
+}  # fmt: skip
+
+
+def profile_for(provider: str) -> Profile:
+    """The profile of a provider's name.
+
+    Raises:
+        ValueError: for an unknown name, with the known ones.
+    """
+    try:
+        return PROFILES[provider]
+    except KeyError:
+        raise ValueError(f"unknown provider {provider!r}: use {', '.join(sorted(PROFILES))}") from None
+
+
+def _trio(unit: str, reading: tuple[float, float, float], reset: str) -> Headers:
+    return [
+        (f"x-ratelimit-limit-{unit}", whole(reading[0])),
+        (f"x-ratelimit-remaining-{unit}", whole(reading[1])),
+        (f"x-ratelimit-reset-{unit}", reset),
+    ]
+
+
+def _numbers(verdict: Verdict, lead: str, model: str, where: str) -> str:
+    words = UNITS[verdict.dimension or "rpm"][1]
+    text = f"{lead} for {model}{where} on {words}: Limit {whole(verdict.limit)}, Used {started(verdict.used)}, "
+    text += f"Requested {whole(verdict.requested)}."
+    if verdict.retry_after is not None:
+        text += f" Please try again in {go_duration(verdict.retry_after, up=True)}."
+    return text
