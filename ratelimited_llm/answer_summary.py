@@ -20,8 +20,9 @@ def summarize(response: Any, room: int) -> str:
 
 def shorten(text: str, room: int) -> str:
     """Keep one line of ASCII of at most `room` characters."""
-    # ascii() of the whole could be long work for nothing: no more than `room` characters can survive.
-    line = ascii(" ".join(text[: room + 1].split()))[1:-1]
+    line = " ".join(text[: room + 1].split())
+    if not (line.isascii() and line.isprintable()):
+        line = ascii(line)[1:-1]
     return line if len(line) <= room else line[: room - 3] + "..."
 
 
@@ -65,4 +66,4 @@ def _total_tokens(response: Any) -> int | None:
     if total is None:
         total = [_read(usage, "input_tokens"), _read(usage, "output_tokens")]
         total = sum(total) if all(isinstance(part, int) for part in total) else None
-    return total if isinstance(total, int) else None
+    return total if isinstance(total, int) and 0 <= total < 10**9 else None  # it is the server's, so it may be anything

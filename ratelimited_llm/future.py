@@ -16,9 +16,10 @@ import copy
 import operator
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from concurrent.futures._base import FINISHED
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from functools import lru_cache
-from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, overload
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, overload
 
 from ratelimited_llm.answer_summary import shorten, summarize
 from ratelimited_llm.light_future import LightFuture, Owner, abandon
@@ -33,6 +34,13 @@ _FUTURE_NAMES = frozenset(name for name in dir(Future) if not name.startswith("_
 # rich asks every object that it prints for this attribute, and takes an answer to mean that it answers to anything.
 _RICH_CANARY = "awehoi234_wdfjwljet234_234wdfoijsdfmmnxpi492"
 
+_WORDS = {
+    PENDING: "queued",
+    RUNNING: "running",
+    CANCELLED: "cancelled",
+    CANCELLED_AND_NOTIFIED: "cancelled",
+    FINISHED: "done",
+}
 _ROOM = 50 - len("<ResponseFuture >")
 
 
@@ -40,7 +48,7 @@ class _OnClassOnly:
     """Makes `ResponseFuture.of` ours and leaves `future.of` to the response, as every public name is."""
 
     def __get__(self, future: Any, owner: Any) -> Callable[[Any], type[ResponseFuture[Any]]]:
-        return _class_for if future is None else future.__getattr__("of")
+        return _of if future is None else future.__getattr__("of")
 
 
 class ResponseFuture(LightFuture[T]):
@@ -108,8 +116,8 @@ class ResponseFuture(LightFuture[T]):
     def __repr__(self) -> str:
         try:
             status = shorten(self._status(), _ROOM)
-        except Exception:  # whatever a broken response does, printing a list of futures goes on
-            status = self._state.lower()
+        except Exception:  # whatever a broken response or owner does, printing a list of futures goes on
+            status = _WORDS[self._state]
         return f"<ResponseFuture {status}>"
 
     def __str__(self) -> str:
@@ -126,12 +134,8 @@ class ResponseFuture(LightFuture[T]):
             if self._exception is not None:
                 return f"failed {type(self._exception).__name__}"
             return "done " + summarize(self._result, _ROOM - len("done "))
-        if self.cancelled():
-            return "cancelled"
         owner = self._owner  # once: another thread may end this future meanwhile
-        if owner is not None:
-            return owner.describe(self)
-        return "running" if self.running() else "queued"
+        return _WORDS[self._state] if owner is None or self.cancelled() else owner.describe(self)
 
 
 # -- the class for each declared type
@@ -183,18 +187,33 @@ _SPECIAL_METHODS: dict[str, Callable[..., Any]] = {
 _PYDANTIC_OF_INSTANCE = frozenset({"__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__"})
 
 
-def _class_for(declared: Any) -> type[ResponseFuture[Any]]:
+# Forms of typing that some Python or other implements as a class.
+_NO_CLASS: tuple[Any, ...] = (Any, Union, UnionType, object)
+
+
+def _of(declared: Any) -> type[ResponseFuture[Any]]:
     """Return the subclass for a declared response type: `Model`, `Stream[Chunk]`, `Annotated[...]`.
 
     For what is no class (a union, Any, None) it is ResponseFuture itself, with no special methods.
     """
+    try:
+        return _class_for(declared)
+    except TypeError:  # not hashable: an Annotated with a dict in it, say
+        return _class_for.__wrapped__(declared)
+
+
+# Bounded: a notebook cell that declares a model makes a new type each time it is run.
+@lru_cache(maxsize=1024)
+def _class_for(declared: Any) -> type[ResponseFuture[Any]]:
     while get_origin(declared) is Annotated:
         declared = get_args(declared)[0]
     declared = get_origin(declared) or declared
-    return _make_class(declared) if isinstance(declared, type) else ResponseFuture
+    if not isinstance(declared, type) or declared in _NO_CLASS:
+        return ResponseFuture
+    return _make_class(declared)
 
 
-@lru_cache(maxsize=1024)  # bounded: a notebook cell that declares a model makes a new type each time it is run
+@lru_cache(maxsize=1024)
 def _make_class(declared: type) -> type[ResponseFuture[Any]]:
     namespace: dict[str, Any] = {
         "__slots__": (),

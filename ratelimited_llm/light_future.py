@@ -10,6 +10,8 @@ A million calls may be queued and only a few are waited for at one moment, so wh
 
 `concurrent.futures` only ever locks and unlocks `_condition` from outside the class (3.10 to 3.14); the waiting half of
 a Condition would cost a kilobyte, so here each waiting thread sleeps at a gate, a plain lock, instead.
+
+Longer than a file should be, because these rules can only be checked with every step in sight.
 """
 
 from __future__ import annotations
@@ -210,8 +212,9 @@ class LightFuture(Future[T]):
     def _wait(self, timeout: float | None) -> None:
         """Return when it is finished; raise when it was cancelled, or is not finished in time."""
         if self._state not in _OVER and (timeout is None or timeout > 0):
-            if self._owner is not None:
-                self._owner.waiting(self)
+            owner = self._owner  # once: it is dropped by the thread that ends this future
+            if owner is not None:
+                owner.waiting(self)
             gate = threading.Lock()
             gate.acquire()
             if self._atomically(_open_gate_later, gate, _Waits()):
@@ -235,8 +238,9 @@ class LightFuture(Future[T]):
         if state is not PENDING:
             return state in (CANCELLED, CANCELLED_AND_NOTIFIED)
         try:
-            if self._owner is not None:
-                self._owner.cancelled(self)
+            owner = self._owner
+            if owner is not None:
+                owner.cancelled(self)
         except Exception:
             _log.exception("owner_failed: telling it that %r is cancelled", self)
         _set_owner(self, None)

@@ -14,9 +14,10 @@ _BETWEEN = frozenset(
     {"ratelimited_llm", "openai", "groq", "anthropic", "requests", "concurrent", "threading", "functools", "contextlib"}
 )
 
-_is_between: dict[str, bool] = {}  # by file name
+_between: set[str] = set()  # file names, each sorted once into one of the two
+_outside: set[str] = set()
 _places: dict[tuple[str, int], str] = {}  # so that a million calls from one line share one string
-_MOST_PLACES = 10_000  # a notebook that runs for weeks makes a new file name for every cell
+_MOST_NAMES = 10_000  # a notebook that runs for weeks makes a new file name for every cell
 
 
 def submitted_at(depth: int = 1) -> str | None:
@@ -28,26 +29,24 @@ def submitted_at(depth: int = 1) -> str | None:
     frame: FrameType | None = sys._getframe(depth)
     while frame is not None:
         name = frame.f_code.co_filename
-        between = _is_between.get(name)
-        if between is None:
-            between = _classify(name, frame)
-        if not between:
+        if name in _between or (name not in _outside and _is_between(name, frame)):
+            frame = frame.f_back
+        else:
             return _places.get((name, frame.f_lineno)) or _remember(name, frame.f_lineno)
-        frame = frame.f_back
     return None
 
 
-def _classify(name: str, frame: FrameType) -> bool:
-    package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-    between = package in _BETWEEN
-    if len(_is_between) >= _MOST_PLACES:
-        _is_between.clear()
-    _is_between[name] = between
+def _is_between(name: str, frame: FrameType) -> bool:
+    between = str(frame.f_globals.get("__name__", "")).partition(".")[0] in _BETWEEN
+    names = _between if between else _outside
+    if len(names) >= _MOST_NAMES:
+        names.clear()
+    names.add(name)
     return between
 
 
 def _remember(name: str, line: int) -> str:
-    if len(_places) >= _MOST_PLACES:
+    if len(_places) >= _MOST_NAMES:
         _places.clear()
     place = _places[name, line] = f"{_shorten(name)}:{line}"
     return place

@@ -6,10 +6,11 @@ import asyncio
 import gc
 import logging
 import os
+import signal
 import sys
 import threading
-import tracemalloc
 import traceback
+import tracemalloc
 import weakref
 from concurrent.futures import (
     ALL_COMPLETED,
@@ -23,6 +24,7 @@ from concurrent.futures import (
     wait,
 )
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -330,8 +332,7 @@ def test_as_completed_times_out_and_leaves_nothing_behind(new: Any) -> None:
     pending, finished = new(), done(new)
     seen = []
     with pytest.raises(FutureTimeoutError):
-        for future in as_completed([pending, finished], timeout=0):
-            seen.append(future)
+        seen.extend(as_completed([pending, finished], timeout=0))
     assert seen == [finished]
     assert pending._waiters == []
 
@@ -473,6 +474,70 @@ def test_the_lock_of_a_future_never_changes(ours: Any) -> None:
     assert future._condition is lock
     finished = done(ours)
     assert finished._condition is finished._condition
+
+
+def test_a_step_that_waited_for_the_module_s_lock_in_a_thread_moves_to_the_future_s_own(
+    ours: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The future is given its own lock, which is held, while a set_result is on its way to the other one."""
+    future = ours()
+    too_late = threading.Event()
+
+    class Overtaken:
+        """The module's lock as the slow thread meets it: when it gets in, somebody was faster."""
+
+        def __enter__(self) -> None: ...
+
+        def __exit__(self, *error: object) -> None:
+            too_late.set()
+
+    own = future._condition
+    waits = future._waits
+    light_future._set_waits(future, None)
+    monkeypatch.setattr(Overtaken, "__enter__", lambda self: light_future._set_waits(future, waits))
+    monkeypatch.setattr(light_future, "_lock", Overtaken())
+    with own:
+        slow = threading.Thread(target=future.set_result, args=[1])
+        slow.start()
+        too_late.wait()
+        assert not future.done()
+    slow.join()
+    assert future.result() == 1
+
+
+def test_the_state_is_stored_last(ours: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who sees a future done, without any lock, also sees its result."""
+    stored: list[str] = []
+    for name in ("result", "exception", "state"):
+        store = getattr(light_future, f"_set_{name}")
+        monkeypatch.setattr(
+            light_future,
+            f"_set_{name}",
+            lambda future, value, name=name, store=store: (stored.append(name), store(future, value)),
+        )
+    future = ours()
+    stored.clear()
+    future.set_result(1)
+    assert stored == ["result", "exception", "state"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer signal")
+def test_an_interrupt_ends_the_wait_and_not_the_call(ours: Any) -> None:
+    """Ctrl-C reaches a thread that waits; the future is as it was, and nothing of the wait stays behind."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    future = ours()
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        with pytest.raises(KeyboardInterrupt):
+            future.result(10)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert look(future) == (False, False, False)
+    assert future._waits.gates == []
 
 
 def test_polling_a_pending_future_leaves_nothing_behind(ours: Any) -> None:
@@ -664,11 +729,12 @@ def test_a_failure_nobody_looked_at_is_logged_when_it_is_collected(ours: Any, ca
     assert (caplog.records[0].name, caplog.records[0].levelno) == ("ratelimited_llm", logging.WARNING)
 
 
-@pytest.mark.parametrize("read", [lambda f: f.exception(), lambda f: pytest.raises(ValueError, f.result)])
-def test_a_failure_somebody_looked_at_is_not_logged(ours: Any, read: Any, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("question", ["result", "exception"])
+def test_a_failure_somebody_looked_at_is_not_logged(ours: Any, question: str, caplog: pytest.LogCaptureFixture) -> None:
     """Either question counts as a look."""
     future = failed(ours, ValueError())
-    read(future)
+    with suppress(ValueError):
+        getattr(future, question)()
     del future
     gc.collect()
     assert caplog.messages == []

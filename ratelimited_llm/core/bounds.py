@@ -32,9 +32,13 @@ class Bounds:
         cap = self.max_queue_per_tenant
         if cap is not None and self._per_tenant[tenant] >= cap:
             return QueueFull(cap, tenant=tenant)
+        self.force(tenant)
+        return None
+
+    def force(self, tenant: str) -> None:
+        """Count one more, cap or no cap."""
         self._waiting += 1
         self._per_tenant[tenant] += 1
-        return None
 
     def leave(self, tenant: str) -> None:
         """Count one less: the call was sent for the first time, or dropped."""

@@ -7,20 +7,19 @@ something to say (`submit`, `answered`, `finished`, `failed`, `cancel`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..exceptions import BudgetExceeded
 from .feedback import Feedback, Kind
-from .request import Cost, Priority, QueuedRequest, State, Usage
+from .request import Priority, QueuedRequest, State, Usage
 from .retry import RetryBudget, RetryPolicy
 from .scheduler import Candidate, Scheduler, Wait
 
 if TYPE_CHECKING:
     from ..stores import Budget
 
-__all__ = ["Dispatcher", "Impossible", "Lane", "Send", "Wait"]
+__all__ = ["Dispatcher", "Impossible", "Send", "Wait"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,29 +37,12 @@ class Impossible:
     error: BudgetExceeded
 
 
-class Lane:
-    """What calls go out through (an HTTP client): how many it carries at once.
-
-    Attributes:
-        width: calls in flight at most; more would only wait inside the HTTP client, where nobody orders them.
-        in_flight: calls that it carries now.
-    """
-
-    __slots__ = ("in_flight", "width")
-
-    def __init__(self, width: float = math.inf) -> None:
-        self.width = width
-        self.in_flight = 0
-
-
 class Dispatcher:
     """Decides what is sent and when, and what becomes of it.
 
     Args:
         scheduler: who is next.
         budget: when it may go.
-        recost: answers a call's cost anew just before it is reserved, when estimates have improved since; None to
-            keep the first estimate.
         retries: the retries that all calls share; None for no bound but each call's own.
 
     Not thread-safe: one driver owns it. Every `now` is in seconds of the same monotonic clock.
@@ -71,13 +53,11 @@ class Dispatcher:
         scheduler: Scheduler,
         budget: Budget,
         *,
-        recost: Callable[[QueuedRequest], Cost] | None = None,
         retries: RetryBudget | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.budget = budget
         self.retries = retries
-        self._recost = recost
         self._narrow: set[object] = set()  # pools that wait for a place in a lane
 
     def submit(self, request: QueuedRequest, *, first: bool = False) -> None:
@@ -100,7 +80,7 @@ class Dispatcher:
             if wait > 0.0:
                 self.scheduler.deferred(request, now + wait)
                 continue
-            self.scheduler.started(request, now)
+            self.scheduler.started(request)
             if self.retries is not None and not request.attempts:
                 self.retries.earn()
             return Send(request)
@@ -110,8 +90,7 @@ class Dispatcher:
         if lane is not None and lane.in_flight >= lane.width:
             self._narrow.add(request.pool)
             return math.inf
-        if self._recost is not None:
-            request.cost = self._recost(request)
+        request.recost()
         urgent = request.priority <= Priority.HIGH
         wait = self.budget.reserve(request.pool, request.sequence, request.cost, now, urgent=urgent)
         if wait <= 0.0 and lane is not None:
@@ -158,9 +137,13 @@ class Dispatcher:
         if rest is None:
             request.move(State.FAILED)
             return False
-        request.not_before = now + rest
-        self.scheduler.put_back(request)
+        self.scheduler.put_back(request, now + rest)
         return True
+
+    def unsent(self, request: QueuedRequest, now: float) -> None:
+        """A call that was to be sent was not, since its caller has left: everything is given back."""
+        self._settle(request, None, now, Kind.LIMITED)
+        request.move(State.CANCELLED)
 
     def _settle(self, request: QueuedRequest, usage: Usage | None, now: float, kind: Kind) -> None:
         self.budget.settle(request.pool, request.sequence, usage, now, kind)

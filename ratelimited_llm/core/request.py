@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["TRANSITIONS", "Cost", "Priority", "QueuedRequest", "State", "Usage"]
+__all__ = ["TRANSITIONS", "Cost", "Lane", "Priority", "QueuedRequest", "State", "Usage"]
 
 
 class Priority(enum.IntEnum):
@@ -94,29 +95,45 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 }
 
 
+class Lane:
+    """What calls go out through (an HTTP client): how many it carries at once.
+
+    Attributes:
+        width: calls in flight at most; more would only wait inside the HTTP client, where nobody orders them.
+        in_flight: calls that it carries now.
+    """
+
+    __slots__ = ("in_flight", "width")
+
+    def __init__(self, width: float = math.inf) -> None:
+        self.width = width
+        self.in_flight = 0
+
+
 class QueuedRequest:
-    """One accepted call on its way from submit to its answer; owned by whoever drives the scheduler.
+    """One accepted call on its way from submit to its answer; owned by whoever drives the dispatcher.
+
+    A driver subclasses it with what it needs to send the call. A million may wait at once, so it is kept small.
 
     Attributes:
         sequence: its number, unique and rising in one queue; equals keep this order.
         pool: whose limits it spends; calls of different pools never wait for one another.
+        cost: what it will be charged; see `Cost`.
         priority: 0 (first) to 10 (last).
         tenant: whose turn it takes inside its priority.
-        cost: what it will be charged; see `Cost`.
         submitted_at: when it was accepted, seconds of the driver's clock.
         expires_at: the moment after which it is not worth sending, or None.
+        state: where it is in its life.
         attempts: how often it was sent and failed; a refusal by a limit is no attempt.
         refusals: how often a limit refused it.
-        not_before: the earliest moment of its next attempt (a back-off), or 0.0.
-        sent_at: when it was last sent.
-        lane: what it goes out through, when that can be full; or None.
-        payload: what the driver needs to send it; never looked at in here.
+        lane: what it goes out through, when that can be full; None when it cannot.
     """
 
     __slots__ = (
-        "attempts", "cost", "expires_at", "lane", "not_before", "payload", "pool", "priority", "refusals", "sent_at",
-        "sequence", "state", "submitted_at", "tenant",
+        "attempts", "cost", "expires_at", "pool", "priority", "refusals", "sequence", "state", "submitted_at", "tenant",
     )  # fmt: skip
+
+    lane: Lane | None = None
 
     def __init__(
         self,
@@ -128,8 +145,6 @@ class QueuedRequest:
         tenant: str = "",
         submitted_at: float = 0.0,
         expires_at: float | None = None,
-        lane: Any = None,
-        payload: Any = None,
     ) -> None:
         self.sequence = sequence
         self.pool = pool
@@ -138,13 +153,12 @@ class QueuedRequest:
         self.tenant = tenant
         self.submitted_at = submitted_at
         self.expires_at = expires_at
-        self.lane = lane
-        self.payload = payload
         self.state = State.QUEUED
         self.attempts = 0
         self.refusals = 0
-        self.not_before = 0.0
-        self.sent_at = 0.0
+
+    def recost(self) -> None:
+        """Bring `cost` up to date; called just before it is reserved. Here it stays as it is."""
 
     def move(self, to: State) -> None:
         """Enter the next state; an impossible move raises RuntimeError, since it means a call could end twice."""
@@ -153,4 +167,4 @@ class QueuedRequest:
         self.state = to
 
     def __repr__(self) -> str:
-        return f"<QueuedRequest {self.sequence} {self.state.value} priority={self.priority} pool={self.pool!r}>"
+        return f"<{type(self).__name__} {self.sequence} {self.state.value} priority={self.priority} pool={self.pool!r}>"

@@ -179,10 +179,10 @@ class Scheduler:
         self._queued += 1
         self._watch(request)
 
-    def put_back(self, request: QueuedRequest) -> None:
-        """Take a call in again that was sent: it keeps its place, and rests until its `not_before`."""
+    def put_back(self, request: QueuedRequest, not_before: float) -> None:
+        """Take a call in again that was sent: it keeps its place, and rests until that moment."""
         request.move(State.QUEUED)
-        heapq.heappush(self._resting, (request.not_before, next(self._entries), request))
+        heapq.heappush(self._resting, (not_before, next(self._entries), request))
         self._queued += 1
         self._watch(request)
 
@@ -201,13 +201,12 @@ class Scheduler:
                 best = head
         return Wait(until) if best is None else Candidate(best)
 
-    def started(self, request: QueuedRequest, now: float) -> None:
+    def started(self, request: QueuedRequest) -> None:
         """The candidate was sent: it leaves the queue, and its tenant has had its turn."""
         pool = self._pools[request.pool]
         pool.levels[request.priority].pop(self.weights.get(request.tenant, 1.0))
         pool.blocked = None
         request.move(State.SENDING)
-        request.sent_at = now
         self._queued -= 1
 
     def deferred(self, request: QueuedRequest, until: float) -> None:

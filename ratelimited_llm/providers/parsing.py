@@ -206,6 +206,7 @@ _ACRONYM = re.compile(r"\((RPM|RPD|TPM|TPD|ITPM|OTPM|IPM|ASH|ASD)\)", re.ASCII)
 _PHRASE = re.compile(
     r"\b(?:(input|output) )?(request|call|token)s? per (min|day)(?:ute)?\b", re.ASCII | re.IGNORECASE
 )
+_AT_ONCE = re.compile(r"\bconcurren(?:t requests|cy limit)\b", re.ASCII | re.IGNORECASE)
 _UNCOUNTED = {"ipm": 60.0, "ash": 3600.0, "asd": 86_400.0}  # images and audio seconds: no limiter of ours
 
 
@@ -287,4 +288,4 @@ def _dimension(text: str) -> tuple[str | None, float | None]:
             name = match[1][0].lower() + name
         name += "pd" if match[3].lower() == "day" else "pm"
         return (name, PERIODS[name]) if name in PERIODS else (None, None)
-    return None, None
+    return ("concurrency" if _AT_ONCE.search(text) else None), None

@@ -15,7 +15,8 @@ from collections.abc import Callable
 
 import h11
 
-from .service import Plan, Service
+from .plan import Plan
+from .service import Service
 
 __all__ = ["Connection"]
 

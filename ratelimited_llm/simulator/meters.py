@@ -217,6 +217,7 @@ class SlidingWindow(Meter):
     def __init__(self, limit: float, period: float, span: float, *, offset: float = 0.0) -> None:
         super().__init__(limit, period, span, offset=offset)
         self._log: deque[list[float]] = deque()
+        self._peak = self.capacity
 
     def used(self, now: float) -> float:
         log = self._log
@@ -260,13 +261,18 @@ class SlidingWindow(Meter):
         return max(0.0, self._log[-1][0] - now) if self._log else 0.0
 
     def admissible(self, now: float) -> float:
-        spans = 0 if self._mark is None else math.floor(max(0.0, now - self._mark) / self.span + INSTANT)
-        return self._granted + (1 + spans) * self.capacity
+        return self._granted + self._peak + self._spans(now) * self.capacity
+
+    def _spans(self, now: float) -> int:
+        """How many whole spans have gone by since the start, or since the last change counted them."""
+        return 0 if self._mark is None else math.floor(max(0.0, now - self._mark) / self.span + INSTANT)
 
     def change(self, limit: float, now: float) -> None:
         """Set another limit: what was counted in the last span stays counted."""
-        if self._mark is not None:
-            spans = math.floor(max(0.0, now - self._mark) / self.span + INSTANT)
-            self._granted += spans * self.capacity
+        spans, before = self._spans(now), self.capacity
+        if self._mark is not None and spans:
+            self._granted += self._peak + (spans - 1) * before
             self._mark += spans * self.span
+            self._peak = before
         self.limit = limit
+        self._peak = self.capacity if self._mark is None else max(self._peak, self.capacity)

@@ -8,104 +8,16 @@ and error bodies. It does not decide anything.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .enforcement import Admission, Verdict, Window
+from .profile import UNITS, Headers, Problem, Profile, Readings, numbers, trio
 from .wire import go_duration, rfc3339, started, thousands, whole
 
-__all__ = ["PROFILES", "Headers", "Problem", "Profile", "Readings", "profile_for"]
+__all__ = ["PROFILES", "profile_for"]
 
-Headers = list[tuple[str, str]]
-Readings = Mapping[str, tuple[float, float, float]]
-
-UNITS = {
-    "rpm": ("requests", "requests per min (RPM)"),
-    "rpd": ("requests", "requests per day (RPD)"),
-    "tpm": ("tokens", "tokens per min (TPM)"),
-    "tpd": ("tokens", "tokens per day (TPD)"),
-    "itpm": ("tokens", "input tokens per min (ITPM)"),
-    "otpm": ("tokens", "output tokens per min (OTPM)"),
-    "concurrency": ("requests", "concurrent requests"),
-}
 CLAUDE_UNITS = (("requests", "rpm"), ("input-tokens", "itpm"), ("output-tokens", "otpm"), ("tokens", "tpm"))
-TYPES = {400: "invalid_request_error", 401: "invalid_request_error", 404: "invalid_request_error"}
-
-
-@dataclass(frozen=True)
-class Problem:
-    """An error answer, ready to be sent: status, headers of its own, and the JSON body."""
-
-    status: int
-    headers: Headers
-    body: Any
-
-
-@dataclass(frozen=True)
-class Profile:
-    """A provider without headers or hints, and the base of the others.
-
-    Attributes:
-        name: what it is chosen by.
-        path: what follows the host in the base URL that its SDK is given.
-        admission, window: how it counts, when not told otherwise.
-        smooth: share of a "minute" over which request limits are enforced; None is the whole.
-        tell_limits: limits are told in the headers of every answer.
-        tell_wait: a refusal carries Retry-After.
-        tell_in_body: a refusal's text carries the numbers and the wait.
-    """
-
-    name: str = "generic"
-    path: str = "/v1"
-    admission: Admission = "reserve"
-    window: Window = "bucket"
-    smooth: float | None = None
-    tell_limits: bool = False
-    tell_wait: bool = False
-    tell_in_body: bool = False
-
-    def reserve(self, input_tokens: int, max_output: int | None) -> int:
-        """Tokens that are held when a call arrives; `max_output` is None when the call did not say."""
-        return input_tokens + (max_output or 0)
-
-    def limits(self, readings: Readings, *, wall: float, stream: bool, used: int) -> Headers:
-        """The headers that tell the limits.
-
-        Args:
-            readings: dimension -> (limit, remaining, seconds until full).
-            wall: the Unix time, for providers that write moments.
-            stream: the answer is a stream.
-            used: tokens that this answer used, 0 when not known yet.
-        """
-        return []
-
-    def wait(self, seconds: float) -> Headers:
-        """The headers that tell how long to wait."""
-        return [("retry-after", str(max(1, math.ceil(seconds - 1e-6))))]
-
-    def refusal(self, verdict: Verdict, model: str) -> Problem:
-        """The answer to a call that a limit refused."""
-        wait = self.wait(verdict.retry_after) if self.tell_wait and verdict.retry_after is not None else []
-        return self._refusal(verdict, model, wait)
-
-    def error(self, status: int, message: str, *, code: str | None = None, type: str | None = None) -> Problem:
-        """Any other error, in the provider's own form."""
-        kind = type or TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-        return Problem(status, [], {"error": {"message": message, "type": kind, "param": None, "code": code}})
-
-    def exhausted(self) -> Problem:
-        """The 429 that no waiting ends: the quota or the credit is used up."""
-        text = "You exceeded your current quota, please check your plan and billing details."
-        return self.error(429, text, code="insufficient_quota", type="insufficient_quota")
-
-    def stream_error(self, code: str, message: str) -> dict[str, Any]:
-        """The error that arrives in a stream whose status was 200."""
-        return {"error": {"message": message, "type": "server_error", "param": None, "code": code}}
-
-    def _refusal(self, verdict: Verdict, model: str, wait: Headers) -> Problem:
-        text = "Too many requests" if not self.tell_in_body else _numbers(verdict, "Rate limit reached", model, "")
-        return Problem(429, wait, {"error": {"message": text, "type": None, "param": None, "code": 429}})
 
 
 @dataclass(frozen=True)
@@ -125,7 +37,7 @@ class OpenAIProfile(Profile):
         for unit, dimensions in (("requests", ("rpm", "rpd")), ("tokens", ("tpm", "tpd"))):
             reading = readings.get(dimensions[0]) or readings.get(dimensions[1])
             if reading is not None:
-                headers += _trio(unit, reading, go_duration(reading[2]))
+                headers += trio(unit, reading, go_duration(reading[2]))
         return headers
 
     def _refusal(self, verdict: Verdict, model: str, wait: Headers) -> Problem:
@@ -142,7 +54,7 @@ class OpenAIProfile(Profile):
             return self._limited(text, unit, [("x-should-retry", "false")])
         text = "Rate limit reached"
         if self.tell_in_body:
-            text = _numbers(verdict, text, model, where)
+            text = numbers(verdict, text, model, where)
             text += " Visit https://platform.openai.com/account/rate-limits to learn more."
         return self._limited(text, unit, wait)
 
@@ -168,7 +80,7 @@ class AzureProfile(Profile):
         headers: Headers = []
         for unit, dimension in (("requests", "rpm"), ("tokens", "tpm")):
             if dimension in readings:
-                headers += _trio(unit, readings[dimension], str(math.ceil(readings[dimension][2])))
+                headers += trio(unit, readings[dimension], str(math.ceil(readings[dimension][2])))
         return headers
 
     def wait(self, seconds: float) -> Headers:
@@ -204,7 +116,7 @@ class GroqProfile(Profile):
         headers: Headers = []
         for unit, dimension in (("requests", "rpd"), ("tokens", "tpm")):
             if dimension in readings:
-                headers += _trio(unit, readings[dimension], go_duration(readings[dimension][2]))
+                headers += trio(unit, readings[dimension], go_duration(readings[dimension][2]))
         return headers
 
     def _refusal(self, verdict: Verdict, model: str, wait: Headers) -> Problem:
@@ -314,7 +226,7 @@ class MistralProfile(Profile):
     def _refusal(self, verdict: Verdict, model: str, wait: Headers) -> Problem:
         text = "Rate limit exceeded"
         if self.tell_in_body:
-            text = _numbers(verdict, text, model, "")
+            text = numbers(verdict, text, model, "")
         return Problem(429, wait, {"object": "error", "message": text, "type": "rate_limited", "code": "1300"})
 
     def error(self, status: int, message: str, *, code: str | None = None, type: str | None = None) -> Problem:
@@ -339,20 +251,3 @@ def profile_for(provider: str) -> Profile:
         return PROFILES[provider]
     except KeyError:
         raise ValueError(f"unknown provider {provider!r}: use {', '.join(sorted(PROFILES))}") from None
-
-
-def _trio(unit: str, reading: tuple[float, float, float], reset: str) -> Headers:
-    return [
-        (f"x-ratelimit-limit-{unit}", whole(reading[0])),
-        (f"x-ratelimit-remaining-{unit}", whole(reading[1])),
-        (f"x-ratelimit-reset-{unit}", reset),
-    ]
-
-
-def _numbers(verdict: Verdict, lead: str, model: str, where: str) -> str:
-    words = UNITS[verdict.dimension or "rpm"][1]
-    text = f"{lead} for {model}{where} on {words}: Limit {whole(verdict.limit)}, Used {started(verdict.used)}, "
-    text += f"Requested {whole(verdict.requested)}."
-    if verdict.retry_after is not None:
-        text += f" Please try again in {go_duration(verdict.retry_after, up=True)}."
-    return text

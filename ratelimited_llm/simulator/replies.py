@@ -145,7 +145,7 @@ class Script:
         if ask.tool is not None:
             return json.dumps(sample(ask.tool[1], drawn))
         if ask.schema is not None:
-            return json.dumps(sample(ask.schema, drawn) or {"answer": pseudo_text(4, drawn)})
+            return json.dumps(sample(ask.schema, drawn) if ask.schema else {"answer": pseudo_text(4, drawn)})
         if self.echo:
             return ask.prompt
         return pseudo_text(self.low + drawn % (self.high - self.low + 1), drawn)

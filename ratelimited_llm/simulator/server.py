@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from .connection import Connection
 from .enforcement import Admission, Allowance, Window
 from .faults import Fault, Faults, Rule
-from .profiles import PROFILES, Profile, profile_for
+from .profile import Profile
+from .profiles import PROFILES, profile_for
 from .records import Counters, Record
 from .replies import Script
 from .service import Service

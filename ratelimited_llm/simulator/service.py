@@ -11,22 +11,24 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
 from .chat import CHAT, COMPLETIONS, json_bytes
-from .enforcement import Allowance, Enforcement, Ticket
+from .enforcement import Allowance, Enforcement
 from .faults import Fault, Faults
 from .messages import COUNT_TOKENS, MESSAGES
-from .profiles import PROFILES, Headers, Problem, Profile
+from .plan import Plan, override, spoil
+from .profile import Headers, Problem, Profile
+from .profiles import PROFILES
 from .records import Counters, Record, Tally
 from .replies import Answer, Ask, BadRequest, Endpoint, Script
 from .responses import RESPONSES
 from .vectors import EMBEDDINGS, MODERATIONS, model_card, model_list
 
-__all__ = ["Plan", "Service"]
+__all__ = ["Service"]
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -54,38 +56,6 @@ def route(target: str) -> tuple[str, str | None]:
         return target, None
     deployment = found["deployment"]
     return found["path"].rstrip("/"), unquote(deployment) if deployment else None
-
-
-@dataclass(slots=True)
-class Plan:
-    """What to send for one request, and when.
-
-    Attributes:
-        status, headers: of the answer; the length of a plain body is added when it is sent.
-        body: of a plain answer.
-        events: of a stream, each with the tokens it carries; None for a plain answer.
-        delay: seconds before anything is sent.
-        per_token: seconds that each token of a stream takes.
-        fault: what happens to it on the way (reset, stall, truncate), or None.
-        record: its line in the log.
-        pool: whose limits it spent; None when it was not admitted.
-        ticket: of its admission.
-        answer: what it was answered with; None for an error.
-    """
-
-    status: int
-    headers: Headers
-    body: bytes
-    record: Record
-    events: list[tuple[bytes, int]] | None = None
-    delay: float = 0.0
-    per_token: float = 0.0
-    fault: Fault | None = None
-    pool: Enforcement | None = None
-    ticket: Ticket | None = None
-    answer: Answer | None = None
-    refused: bool = False
-    finished: bool = field(default=False)
 
 
 class Service:
@@ -117,9 +87,7 @@ class Service:
         self._per_token = per_token
         self._key = api_key
         self._per_model = per_model
-        flags = {
-            name: getattr(profile, name) for name in ("tell_limits", "tell_wait", "tell_in_body")
-        }  # fmt: skip
+        flags = {name: getattr(profile, name) for name in ("tell_limits", "tell_wait", "tell_in_body")}
         self._claude = profile if profile.name == "anthropic" else replace(PROFILES["anthropic"], **flags)
         self._other = profile if profile.name != "anthropic" else replace(PROFILES["openai"], **flags)
 
@@ -144,6 +112,8 @@ class Service:
             plan = self._problem(speaker.error(400, f"the body has the wrong shape: {error!r}"), record)
         record.status = plan.status
         plan.headers.append(("request-id" if speaker is self._claude else "x-request-id", f"req_{record.number:08d}"))
+        if plan.lies:
+            plan.headers = override(plan.headers, plan.lies)
         return plan
 
     def finish(self, plan: Plan, now: float, *, tokens: int | None = None, abandoned: bool = False) -> None:
@@ -237,12 +207,13 @@ class Service:
             if not verdict.admitted:
                 record.dimension = verdict.dimension
                 plan = self._problem(speaker.refusal(verdict, ask.model), record, speaker, pool, now)
-                plan.refused = True
-                return _override(plan, fault)
+                plan.refused, plan.lies = True, fault.headers if fault is not None else None
+                return plan
             ticket = verdict.ticket
         plan = self._answer(endpoint, ask, raw, record, speaker, pool, fault, now)
         plan.pool, plan.ticket, plan.fault = pool, ticket, fault
-        return _override(plan, fault)
+        plan.lies = fault.headers if fault is not None else None
+        return plan
 
     def _answer(
         self, endpoint: Endpoint, ask: Ask, raw: bytes, record: Record, speaker: Profile, pool: Enforcement,
@@ -261,7 +232,7 @@ class Service:
             plan.headers.append(EVENTS)
             plan.events = endpoint.events(ask, answer)
             if fault is not None:
-                plan.events = _spoil(plan.events, fault, endpoint, speaker, answer)
+                plan.events = spoil(plan.events, fault, endpoint, speaker, answer)
             return plan
         plan.headers.append(JSON)
         plan.body = json_bytes(endpoint.body(ask, answer))
@@ -292,32 +263,3 @@ class Service:
         if speaker is not None and pool is not None:
             headers += self._told(speaker, pool, now)
         return Plan(problem.status, headers, json_bytes(problem.body), record)
-
-
-def _override(plan: Plan, fault: Fault | None) -> Plan:
-    """The plan with the headers that a fault lies about."""
-    if fault is not None and fault.headers:
-        lies = {name.lower(): value for name, value in fault.headers.items()}
-        kept = [(name, value) for name, value in plan.headers if name not in lies]
-        plan.headers = kept + [(name, value) for name, value in lies.items() if value is not None]
-    return plan
-
-
-def _spoil(
-    events: list[tuple[bytes, int]], fault: Fault, endpoint: Endpoint, speaker: Profile, answer: Answer
-) -> list[tuple[bytes, int]]:
-    """The events of a stream that goes wrong in itself; what goes wrong on the wire is left to the connection."""
-    if fault.kind == "malformed":
-        return [*events[: fault.after], (b'data: {"id": "\n\n', 0), *events[fault.after :]]
-    if fault.kind != "error_event":
-        return events
-    code = fault.code or "rate_limit_exceeded"
-    message = fault.message or "Rate limit reached. Please try again in 11.054s."
-    error = speaker.stream_error(code, message)
-    if endpoint is RESPONSES:
-        failed: dict[str, Any] = {"id": f"resp_{answer.id}", "object": "response", "status": "failed", "output": []}
-        failed["error"] = {"code": code, "message": message}
-        error = {"type": "response.failed", "sequence_number": fault.after, "response": failed}
-    line = b"data: " + json_bytes(error) + b"\n\n"
-    name = {"responses": b"event: response.failed\n", "messages": b"event: error\n"}.get(endpoint.kind, b"")
-    return [*events[: fault.after], (name + line, 0)]

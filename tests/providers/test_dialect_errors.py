@@ -140,6 +140,7 @@ REFUSALS = [
         *("tpm", None, None, None, None),
     ),
     ("mistral", b'{"object":"error","message":"Requests rate limit exceeded","code":1300}', *[None] * 5),
+    ("openai", limit("Limit 5, Used 5, Requested 1 on concurrent requests", "requests"), "concurrency", 5, 5, 1, None),
     ("deepseek", error("Too many requests"), "concurrency", None, None, None, None),
     ("compatible", b"<html><h1>429 Too Many Requests</h1> limit 5, please wait 9 seconds</html>", *[None] * 5),
     ("compatible", b"", *[None] * 5),
