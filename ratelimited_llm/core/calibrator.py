@@ -1,81 +1,139 @@
-"""A limit that nobody tells: measured from what goes through between two refusals.
+"""A limit that nobody tells (or that is less than was told): measured from what goes through between two refusals.
 
-A bucket is empty at each refusal. So between two of them, T seconds apart, with A admitted, its refill is between
-(A - 1) / T and (A + 1) / T. Sending at the upper bound never leaves refill unused, and is refused again only after
-about as long as has been measured already: each refusal doubles what is known, and they grow rare by themselves.
+A bucket is empty at each refusal: less than one call's amount is left. So between two of them, T seconds apart, with
+A admitted, its refill is between (A - 1) / T and (A + 1) / T calls. Sending at the upper bound never leaves refill
+unused, and is refused again only after about as long as has been measured already: each refusal doubles what is
+known, and they grow rare by themselves. The least of the bounds over all recent refusals counts, so that a limit that
+shrinks is followed at once; one that grows is found by pressing on when no refusal comes for long.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from dataclasses import dataclass
 
-from .meter import Meter
+from .trail import Trail
 
-__all__ = ["Calibrator"]
+__all__ = ["Calibrator", "Window"]
 
-FIRST_PROBE = 0.5  # seconds after a first refusal that named no wait
-SEARCH_RATE = 20.0  # sends per second while only one refusal is known
-BASELINE = 60.0  # seconds of refusals that count; older ones may speak of another limit
+JITTER = 0.02  # seconds by which the time between two arrivals may differ from that between the departures
+LEAST_SPAN = 0.2  # seconds between two refusals that measure anything
+MEMORY = 120.0  # seconds of refusals that count; older ones may speak of another limit
+PATIENCE = 2.0  # how many times the measured span passes without a refusal before the pace is raised
+PRESS = 1.25  # factor of one such raise
+SUDDEN = 4.0  # how many times more came at once than a bucket could have gathered: then it is a window
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The provider counts in windows: what one admits, when this one ends, and how long each is."""
+
+    admitted: float
+    ends: float
+    span: float
+
+
+@dataclass(slots=True)
+class _Mark:
+    """One refusal: when it left, what it asked for, and for how long we surely had to wait."""
+
+    sent_at: float
+    amount: float
+    told: float
 
 
 class Calibrator:
-    """Keeps a meter's limit and capacity at what refusals measure.
+    """Keeps the rate that refusals measure.
 
-    Args:
-        period: seconds of the meter it makes.
+    Attributes:
+        rate: units per second, as an upper bound; math.inf while two refusals have not measured it.
+        capacity: units that went through before the first refusal.
     """
 
-    __slots__ = ("_admitted", "_last", "_refusals", "_started", "meter", "period")
+    __slots__ = ("_came_back", "_marks", "_press_at", "capacity", "rate")
 
-    def __init__(self, period: float) -> None:
-        self.period = period
-        self.meter: Meter | None = None
-        self._started: float | None = None  # when the first request left: the bucket was full then
-        self._admitted = 0.0
-        self._last = -1.0  # when the newest refusal came back
-        self._refusals: deque[tuple[float, float]] = deque(maxlen=64)  # (when it left, admitted by then)
+    def __init__(self) -> None:
+        self.rate = math.inf
+        self.capacity = 0.0
+        self._marks: deque[_Mark] = deque(maxlen=64)
+        self._came_back = -math.inf
+        self._press_at = math.inf
 
-    def sent(self, now: float) -> None:
-        """One left; it counts as admitted until it is refused."""
-        if self._started is None:
-            self._started = now
-        self._admitted += 1.0
-        if self.meter is not None:
-            self._press_on(self.meter, now)
+    def refused(
+        self, amount: float, sent_at: float, told: float | None, trail: Trail, now: float, *, fresh: bool, guess: bool
+    ) -> Window | None:
+        """Learn from a refusal; answer the window if it betrays one.
 
-    def refused(self, sent_at: float, retry_after: float | None, now: float) -> float:
-        """Learn from a refusal without numbers; answer the seconds to wait before the next send."""
-        self._admitted -= 1.0
-        if sent_at <= self._last:
-            return 0.0  # it left before the last refusal was known: the same news again
-        self._last = now
-        self._refusals.append((sent_at, self._admitted))
-        while len(self._refusals) > 2 and sent_at - self._refusals[0][0] > BASELINE:
-            self._refusals.popleft()
-        if self.meter is None:
-            capacity = max(1.0, self._admitted)
-            self.meter = Meter(capacity, capacity / SEARCH_RATE, now, guarded=False)
-        rate = self._upper_bound()
-        self.meter.period = self.meter.limit / rate
-        self.meter.level = 0.0
-        self.meter.stamp = now
-        if retry_after is not None:
-            return retry_after
-        return 1.0 / rate if len(self._refusals) > 1 else FIRST_PROBE
+        Args:
+            amount: what the refused call asked for.
+            sent_at: when it left.
+            told: seconds to wait, when it said so.
+            trail: everything that was let in.
+            now: the present moment.
+            fresh: whether it left after the one before was known.
+            guess: whether the limit is not known, so that a wait bounds the rate.
+        """
+        # A whole number of seconds was rounded up, so a second of it is not sure.
+        sure = 0.0 if told is None else told - 1.0 if told == int(told) else told
+        mark = _Mark(sent_at, amount, max(0.0, sure))
+        if not fresh and self._marks:
+            mark.sent_at = max(sent_at, self._marks[-1].sent_at)
+            self._marks[-1] = mark
+        else:
+            self._marks.append(mark)
+        while sent_at - self._marks[0].sent_at > MEMORY or not trail.remembers(self._marks[0].sent_at):
+            self._marks.popleft()
+            if not self._marks:
+                self._marks.append(mark)
+                break
+        if len(self._marks) == 1:
+            self.capacity = max(self.capacity, trail.before(sent_at) - trail.before(sent_at - MEMORY / 2.0))
+        self._came_back = now
+        window = self._window(trail, told, now) if guess else None
+        self._measure(trail, guess)
+        span = mark.sent_at - self._marks[0].sent_at
+        self._press_at = now + PATIENCE * span + 2.0
+        return window
 
-    def _upper_bound(self) -> float:
-        (first, before), (last, after) = self._refusals[0], self._refusals[-1]
-        if last <= first:
-            return SEARCH_RATE
-        return (after - before + 1.0) / (last - first)
+    def _measure(self, trail: Trail, guess: bool) -> None:
+        last = self._marks[-1]
+        total = trail.before(last.sent_at)
+        rate = math.inf
+        for mark in self._marks:
+            span, admitted = last.sent_at - mark.sent_at - JITTER, total - trail.before(mark.sent_at)
+            if span >= LEAST_SPAN and admitted > 0.0:
+                rate = min(rate, (admitted + last.amount) / span)
+        if guess and rate < math.inf:
+            # A bucket that holds next to nothing needs amount / rate seconds, and was said to need so many.
+            rate = min([rate, *(mark.amount / mark.told for mark in self._marks if mark.told > 0.0)])
+        self.rate = rate
 
-    def _press_on(self, meter: Meter, now: float) -> None:
-        """No refusal for twice as long as was measured: the limit has grown, so the pace doubles."""
-        if len(self._refusals) < 2:
-            return
-        measured = self._refusals[-1][0] - self._refusals[0][0]
-        if now - self._last > 2.0 * measured + 2.0:
-            meter.period /= 2.0
-            self._last = now
-            self._refusals.clear()
-            self._refusals.append((now, self._admitted))
+    def _window(self, trail: Trail, told: float | None, now: float) -> Window | None:
+        """After a dry spell much more came at once than a bucket could have gathered."""
+        marks = list(self._marks)
+        last = marks[-1]
+        for index in range(len(marks) - 2, -1, -1):
+            admitted = trail.before(last.sent_at) - trail.before(marks[index].sent_at)
+            if admitted > 0.0:
+                break
+        else:
+            return None
+        first = index
+        while first > 0 and trail.before(marks[index].sent_at) == trail.before(marks[first - 1].sent_at):
+            first -= 1
+        dry = max(marks[index].sent_at - marks[first].sent_at, marks[index].told)
+        took = last.sent_at - trail.after(marks[index].sent_at)
+        if admitted * dry <= SUDDEN * last.amount * (dry + took):
+            return None
+        began = trail.after(marks[index].sent_at)
+        span = now + told - began if told is not None and told > 1.0 else began - marks[first].sent_at
+        return Window(admitted, began + span, span)
+
+    def press_on(self, now: float) -> bool:
+        """Raise the rate when no refusal has come for long; True when it was raised."""
+        if now < self._press_at or self.rate == math.inf:
+            return False
+        self.rate *= PRESS
+        self._press_at = now + max(1.0, 0.25 * (now - self._came_back))
+        return True

@@ -4,29 +4,33 @@ A mirror is charged when a request leaves, and the provider charges when it arri
 refill covers the difference (measured in simulation: 0.998 of the limit used and no refusal, where a margin in percent
 costs that percent for ever). What an answer tells (`remaining`) is a snapshot of some moment near the departure of
 that request: what left within a tenth of a second of it may or may not be counted in. So a reading is an interval
-that the mirror is clamped into, never an assignment.
+that the mirror is clamped into, never an assignment. A refusal, though, is a measurement: see `refused`.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 
-__all__ = ["AMBIGUITY", "GUARD", "GUARD_AT_FIRST", "Meter"]
+from .calibrator import Calibrator
+from .drift import Drift
+from .trail import Trail
+
+__all__ = ["AMBIGUITY", "GUARD", "GUARD_AT_FIRST", "UNTOLD", "Meter"]
 
 GUARD = 0.1  # seconds of refill kept back, once the provider has answered
 GUARD_AT_FIRST = 0.3  # the same before the first answer: the first requests also wait for connections
 GUARD_IN_DRIFT = 1.0  # the same while somebody else spends the same limit
 AMBIGUITY = 0.1  # seconds around a snapshot in which the order of arrival is not known
-DRIFT_MEMORY = 3.0  # seconds over which the spending of others is smoothed
-HISTORY = 4_096  # charges remembered, to tell what left since a snapshot
+UNTOLD = 1e9  # units per period of a limit that nobody has told: no limit, until a refusal measures one
+MINUTE = 60.0
+WINDOW_FROM = 1.5  # seconds: waits and resets are told in whole seconds by some, so less is no sign of a window
 
 
 class Meter:
     """A bucket that refills continuously (or, once found to, all at once at the end of a window).
 
     Args:
-        limit: units per period; requests or model tokens.
+        limit: units per period; requests or model tokens; None when nobody has told it.
         period: seconds.
         now: the moment from which it is full.
         capacity: units that a full bucket holds; None for a whole period's worth.
@@ -34,97 +38,156 @@ class Meter:
     """
 
     __slots__ = (
-        "_anchor", "_base", "_cumulative", "_history", "_times", "boundary", "capacity", "drift", "error", "full_since",
-        "guard", "guarded", "level", "limit", "period", "pledged", "snapshots", "stamp", "windowed",
+        "_alike", "_calibrator", "_drift", "_ends", "boundary", "capacity", "full_since", "guard", "guarded", "level",
+        "limit", "period", "pledged", "rate", "returned", "span", "spent", "stamp",
     )  # fmt: skip
 
     def __init__(
-        self, limit: float, period: float, now: float, *, capacity: float | None = None, guarded: bool = True
+        self,
+        limit: float | None,
+        period: float,
+        now: float,
+        *,
+        capacity: float | None = None,
+        guarded: bool = True,
     ) -> None:
-        self.limit = limit
+        self.limit = UNTOLD if limit is None else limit
         self.period = period
-        self.capacity = min(limit, capacity) if capacity is not None else limit
+        self.capacity = self.limit if capacity is None else min(self.limit, capacity)
         self.level = self.capacity
         self.stamp = now
         self.full_since = now
         self.pledged = 0.0  # what calls in flight will still be charged when they end
         self.guarded = guarded
         self.guard = GUARD_AT_FIRST if guarded else 0.0
-        self.drift = 0.0  # units per second that others spend
-        self.windowed = False
-        self.boundary = math.inf  # when the window ends, if it is one
-        self.error = 0.0  # how far snapshots were from what this mirror predicted, smoothed
-        self.snapshots = 0
-        self._anchor: tuple[float, float, float] | None = None  # the last snapshot: moment, remaining, charged
-        self._times: list[float] = []
-        self._history: list[float] = []  # what had been charged by each of those times
-        self._base = 0.0  # what had been charged before the first of them
-        self._cumulative = 0.0
+        self.boundary = math.inf  # when the window ends, if the provider counts in windows
+        self.span = period  # seconds of such a window
+        self.spent = Trail()
+        self.returned = Trail()
+        self._drift: Drift | None = None
+        self._calibrator: Calibrator | None = None
+        self._ends, self._alike = -math.inf, -math.inf  # the end of a window that resets speak of, and since when
+        self.rate = 0.0  # units per second that come back to us
+        self._retune()
 
     @property
-    def rate(self) -> float:
-        """Units per second that come back to us."""
-        return max(self.limit / self.period - self.drift, 0.02 * self.limit / self.period)
+    def told(self) -> bool:
+        """Whether anybody has told the limit."""
+        return self.limit != UNTOLD
+
+    @property
+    def windowed(self) -> bool:
+        """Whether it is refilled all at once, at `boundary`."""
+        return self.boundary < math.inf
+
+    @property
+    def searching(self) -> bool:
+        """Whether refusals say that there is a limit, and nobody knows yet which."""
+        return not self.told and self._calibrator is not None and not self.rate and not self.windowed
+
+    @property
+    def whole(self) -> bool:
+        """Whether a full bucket holds a whole period's worth, so that `remaining` is what is left in the bucket."""
+        return self.capacity >= self.limit
+
+    def _retune(self) -> None:
+        measured = self._calibrator.rate if self._calibrator is not None else math.inf
+        if not self.told:
+            self.rate = measured if measured < math.inf else 0.0
+            return
+        nominal = self.limit / self.period
+        taken = self._drift.rate if self._drift is not None else 0.0
+        self.rate = min(max(nominal - taken, 0.02 * nominal), measured)
+
+    # -- spending ---------------------------------------------------------------------------------------------------
 
     def refill(self, now: float) -> None:
         """Bring the level up to `now`."""
         if now <= self.stamp:
             return
-        if self.windowed:
+        if self._calibrator is not None and self._calibrator.press_on(now):
+            self._retune()
+        if self.boundary < math.inf:
             if now >= self.boundary:
-                periods = math.floor((now - self.boundary) / self.period) + 1
-                self.boundary += periods * self.period
-                self.level = self.capacity
+                self._turn(now)
         else:
-            self.level = min(self.capacity, self.level + self.rate * (now - self.stamp))
-        if self.level >= self.capacity:
-            self.full_since = now
+            self.level += self.rate * (now - self.stamp)
+            if self.level >= self.capacity:
+                self.level = self.capacity
+                self.full_since = now
         self.stamp = now
+
+    def _turn(self, now: float) -> None:
+        """A new window has begun; what left just before its start may have arrived in it."""
+        start = self.boundary + math.floor((now - self.boundary) / self.span) * self.span
+        self.boundary = start + self.span
+        self.level = self.capacity - self.spent.since(start - 2 * GUARD)
+        self.full_since = start
 
     def wait(self, amount: float, pledge: float, now: float, held_back: float = 0.0) -> float:
         """Seconds until `amount` (and its pledge) fits beside what is held back; math.inf: when a call ends."""
         self.refill(now)
-        guard = 0.0 if self.windowed else self.guard * self.rate
-        target = min(amount + pledge + guard + held_back, self.capacity)
-        missing = target + self.pledged - self.level
-        if missing <= 1e-9 * max(1.0, self.capacity):
+        target = min(amount + pledge + held_back, self.capacity) + self.pledged
+        missing = target - self.level
+        if missing <= 1e-9 * max(1.0, target):
             return 0.0
-        if self.windowed:
+        if self.boundary < math.inf:
             return max(self.boundary - now, 1e-3)
-        if target + self.pledged > self.capacity + 1e-9 and self.pledged > 0:
+        if target > self.capacity + 1e-9 and self.pledged > 0:
             return math.inf  # the pledges of those in flight leave no room, however long we wait
         return missing / self.rate
 
     def take(self, amount: float, pledge: float, now: float) -> None:
         """Charge what leaves now, and remember what it will be charged when it ends."""
         self.pledged += pledge
-        self.charge(amount, now)
-
-    def charge(self, amount: float, now: float) -> None:
-        """Take (or, below zero, give back) units at this moment; debt is allowed, as providers allow it."""
         self.refill(now)
         if not amount:
             return
-        self.level = min(self.level - amount, self.capacity)
-        self._cumulative += amount
-        self._times.append(now)
-        self._history.append(self._cumulative)
-        if len(self._times) > 2 * HISTORY:
-            self._base = self._history[HISTORY - 1]
-            del self._times[:HISTORY], self._history[:HISTORY]
+        # The guard: a full bucket begins to refill when a call arrives, not when it leaves. So the mirror is never
+        # fuller than the provider's can be if this one takes as long as the guard to arrive, and the next no time.
+        full = self.capacity - self.guard * self.rate
+        self.level = (full if self.level > full and self.boundary == math.inf else self.level) - amount
+        self.spent.add(amount, now)
+
+    def correct(self, amount: float, now: float) -> None:
+        """Charge (or, below zero, give back) what a call turned out to cost; debt is allowed, as providers do."""
+        self.refill(now)
+        if amount:
+            self.level = min(self.level - amount, self.capacity)
+            if amount > 0:
+                self.spent.add(amount, now)
+            else:
+                self.returned.add(-amount, now)
+
+    def undo(self, amount: float, sent_at: float, now: float) -> None:
+        """A call was refused: it was never charged."""
+        self.refill(now)
+        if amount:
+            self.level = min(self.level + amount, self.capacity)
+            self.spent.strike(amount, sent_at)
 
     def relimit(self, limit: float) -> None:
         """Follow a limit that changed; a learned capacity keeps its length in seconds."""
         if limit == self.limit:
             return
         share = limit / self.limit
-        self.capacity = limit if self.capacity == self.limit else self.capacity * share
-        self.level = min(self.level, self.capacity) if share < 1 else self.level
+        self.capacity = limit if self.whole else self.capacity * share
+        self.level = min(self.level, self.capacity)
         self.limit = limit
-        self._anchor = None
-        self.drift = 0.0
+        self._calibrator = self._drift = None  # they measured against the old limit
+        self._retune()
 
-    def read(self, remaining: float, sent_at: float, own: float, now: float, resolution: float = 1.0) -> None:
+    # -- what answers tell ------------------------------------------------------------------------------------------
+
+    def read(
+        self,
+        remaining: float,
+        sent_at: float,
+        own: float,
+        now: float,
+        resolution: float = 1.0,
+        reset: float | None = None,
+    ) -> None:
         """Clamp the level into what a snapshot leaves possible.
 
         Args:
@@ -133,60 +196,129 @@ class Meter:
             own: what that request was charged when it left (the snapshot has it counted in).
             now: the present moment.
             resolution: to how much `remaining` is rounded.
+            reset: seconds until the limit is full again, as the answer said.
         """
         self.refill(now)
         self.guard = GUARD if self.guarded else 0.0
         before, after = sent_at - AMBIGUITY, sent_at + AMBIGUITY
-        if self._base and before < self._times[0]:
+        if not self.spent.remembers(before) or not self.returned.remembers(before):
             return  # too old to say what has left since
-        surely = self._charged_since(after)
-        perhaps = self._charged_since(before) - own
-        age = max(0.0, now - sent_at)
+        if reset is not None:
+            self._suspect_window(remaining, reset, sent_at, now)
+        surely = self.spent.since(after)
+        perhaps = self.spent.since(before) - own
         slack = max(1.0, resolution) + 0.01 * own
-        regained = 0.0 if self.windowed else self.rate * age
+        regained = 0.0 if self.windowed else self.rate * max(0.0, now - sent_at)
         at_most = min(remaining + regained, self.capacity) - min(surely, perhaps) + slack
-        # Nobody says whether the snapshot is of the arrival or of the answer, so nothing is counted as come back.
-        at_least = min(remaining - max(surely, perhaps, 0.0) - slack, self.capacity)
+        at_most += self.returned.since(before)
+        if self.whole:
+            self._watch_others(remaining, sent_at, now)
+        if not self.windowed or now - sent_at < self.span - (self.boundary - now):
+            self.level = min(self.level, at_most)
+        if not self.whole:
+            return  # the bucket is smaller than the limit that `remaining` is the rest of: it may still be empty
+        # Nobody says whether the snapshot is of the arrival or of the answer, so nothing is counted as come back; and
+        # what was given back just after it may have been in it, since the provider knew before we did.
+        at_least = min(remaining - max(surely, perhaps, 0.0) - slack + self.returned.since(after), self.capacity)
         if self.windowed and at_least > self.level + 0.5 * self.capacity:
-            self.boundary = now + self.period  # it was refilled: a new window has begun, no later than now
-        self._learn(remaining, sent_at)
-        self.level = max(min(self.level, at_most), at_least)
+            self.boundary = now + self.span  # it was refilled: a new window has begun, no later than now
+        self.level = max(self.level, at_least)
 
-    def _charged_since(self, moment: float) -> float:
-        """Net units charged after that moment, as far back as is remembered."""
-        index = bisect_right(self._times, moment)
-        return self._cumulative - (self._history[index - 1] if index else self._base)
-
-    def _learn(self, remaining: float, sent_at: float) -> None:
-        """Compare this snapshot with the one before: how true is this mirror, and is somebody else spending?"""
-        charged = self._cumulative - self._charged_since(sent_at)
-        anchor = self._anchor
-        if anchor is None:
-            self._anchor = (sent_at, remaining, charged)
+    def _watch_others(self, remaining: float, sent_at: float, now: float) -> None:
+        """Learn from two snapshots how much somebody else spends of the same limit."""
+        if self.windowed:
             return
-        elapsed = sent_at - anchor[0]
-        if elapsed <= 0:
-            return
-        plain_rate = 0.0 if self.windowed else self.limit / self.period
-        predicted = min(anchor[1] + plain_rate * elapsed, self.capacity) - (charged - anchor[2])
-        self.error += 0.1 * (abs(predicted - remaining) - self.error)
-        self.snapshots += 1
-        if elapsed < 10 * AMBIGUITY:
-            return
-        # What left around either snapshot may be counted in one and not the other: no evidence of anybody else.
-        unsure = self._around(sent_at) + self._around(anchor[0]) + 2.0 + 0.02 * (charged - anchor[2])
-        vanished = max(0.0, predicted - remaining - unsure) / elapsed if not self.windowed else 0.0
-        weight = 1.0 - math.exp(-elapsed / DRIFT_MEMORY)
-        self.drift += weight * (min(vanished, plain_rate) - self.drift)
-        if self.drift < 0.01 * plain_rate:
-            self.drift = 0.0
-        elif self.guarded:
-            self.guard = GUARD_IN_DRIFT
-        self._anchor = (sent_at, remaining, charged)
+        if self._drift is None:
+            self._drift = Drift()
+        if self._drift.learn(self, remaining, sent_at):
+            self._retune()
+            if self._drift.rate and self.guarded:
+                self.guard = GUARD_IN_DRIFT
 
-    def _around(self, moment: float) -> float:
-        return abs(self._charged_since(moment - AMBIGUITY) - self._charged_since(moment + AMBIGUITY))
+    def _suspect_window(self, remaining: float, reset: float, sent_at: float, now: float) -> None:
+        """Resets that all speak of one moment, which no bucket would be full at, are the end of a window."""
+        full = (self.limit - remaining) * self.period / self.limit
+        if self.period > MINUTE or reset <= WINDOW_FROM or abs(reset - full) <= WINDOW_FROM + 0.05 * full:
+            self._alike = math.inf
+            return
+        ends = sent_at + reset
+        if abs(ends - self._ends) > WINDOW_FROM or self._alike == math.inf:
+            self._ends, self._alike = ends, sent_at
+        elif sent_at - self._alike > 2.0 * WINDOW_FROM and ends > now:
+            self.turn_windowed(ends)
 
-    def charged_between(self, start: float, end: float) -> float:
-        """Net units charged from `start` up to, and not including, `end`."""
-        return self._charged_since(start - 1e-9) - self._charged_since(end - 1e-9)
+    def turn_windowed(self, boundary: float, span: float | None = None) -> None:
+        """From now on it is refilled all at once, the first time at `boundary`."""
+        # A learned capacity is what a window of its own length holds.
+        self.span = span if span is not None else max(1.0, self.capacity * self.period / self.limit)
+        self.boundary = boundary + (GUARD if self.guarded else 0.0)
+
+    # -- what refusals tell -----------------------------------------------------------------------------------------
+
+    def refused(self, amount: float, sent_at: float, told: float | None, now: float, *, fresh: bool) -> None:
+        """Learn from a refusal, after `undo`: the call did not fit, although by all that we knew it did.
+
+        Args:
+            amount: what the call asked of this limit.
+            sent_at: when it left.
+            told: seconds to wait, as far as they were told.
+            now: the present moment.
+            fresh: whether it left after the refusal before was known; otherwise it is the same news again.
+        """
+        self.refill(now)
+        if self.windowed:
+            self._mistaken_window(amount, told, now)
+            return
+        if self.told:
+            self._learn_capacity(amount, sent_at)
+            if self._is_window(amount, told):
+                assert told is not None
+                self.turn_windowed(now + told)
+                self.level = 0.0
+                return
+        if self._calibrator is None:
+            self._calibrator = Calibrator()
+        window = self._calibrator.refused(amount, sent_at, told, self.spent, now, fresh=fresh, guess=not self.told)
+        if window is not None and not self.told:
+            self.capacity = max(window.admitted, amount)
+            self.turn_windowed(window.ends, window.span)
+            self.level = 0.0
+        elif not self.told and self._calibrator.rate < math.inf:
+            self.capacity = max(self._calibrator.capacity, amount)
+        if self.told and self._calibrator.rate >= 0.95 * self.limit / self.period:
+            self._calibrator.rate = math.inf  # no news: that is about what the limit gives
+        self._retune()
+
+    def resynchronise(self, amount: float, wait: float, sent_at: float, now: float) -> None:
+        """Set the level that a refusal measured: after `wait` seconds the call fits, and nothing more.
+
+        What left after it may have been let in since; those that were not will be undone when their refusals arrive.
+        """
+        if self.searching:
+            self.level = self.capacity = UNTOLD  # nothing is known: the ramp has the say
+        elif not self.windowed:
+            self.level = min(amount - self.rate * wait - self.spent.since(sent_at), self.capacity)
+            self.stamp = now
+
+    def _learn_capacity(self, amount: float, sent_at: float) -> None:
+        """Refused soon after the bucket was full: it holds no more than was let in since."""
+        since_full = sent_at - self.full_since
+        if since_full > 0.25 * self.period:
+            return
+        admitted = self.spent.before(sent_at) - self.spent.before(self.full_since) - self.rate * since_full
+        if admitted < 0.9 * self.capacity:
+            # Not below what the jitter of arrivals explains, or one unlucky refusal after the other would shrink it.
+            self.capacity = max(1.0, amount, admitted, 0.0 if self.whole else min(self.capacity, 3 * GUARD * self.rate))
+
+    def _is_window(self, amount: float, told: float | None) -> bool:
+        """A bucket would have had enough much sooner than the provider says."""
+        return told is not None and self.period <= MINUTE and told > 2.0 * amount / self.rate + WINDOW_FROM
+
+    def _mistaken_window(self, amount: float, told: float | None, now: float) -> None:
+        """Refused although the window had room: it ends later than we thought, or there is no such window."""
+        if told is not None and told > WINDOW_FROM:
+            self.boundary = now + told + GUARD
+        elif self.level > 0.25 * self.capacity and self.boundary - now < 0.75 * self.span:
+            self.boundary = math.inf
+            self._ends = self._alike = -math.inf
+        self.level = min(self.level, 0.0)
