@@ -1,0 +1,81 @@
+"""ratelimited_llm: put it in front of the import, and no call to an LLM is refused or lost.
+
+    from ratelimited_llm import OpenAI                     # was: from openai import OpenAI
+    client = OpenAI()
+    answers = [client.chat.completions.create(model="gpt-4.1-mini", messages=m) for m in prompts]   # returns at once
+    for a in answers:
+        print(a.choices[0].message.content)                # waits here
+
+Names are imported when they are first used (PEP 562), so that importing this costs no SDK.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AzureOpenAI": "openai",
+    "Anthropic": "anthropic",
+    "BudgetExceeded": "exceptions",
+    "Groq": "groq",
+    "OpenAI": "openai",
+    "Priority": "core.request",
+    "QueueFull": "exceptions",
+    "RateLimitedExecutor": "executor",
+    "RateLimitedLLMError": "exceptions",
+    "RateLimitedWorker": "worker",
+    "RateLimits": "core.limits",
+    "RequestExpired": "exceptions",
+    "ResponseFuture": "future",
+    "WorkerStopped": "exceptions",
+    "as_future": "future",
+    "report_usage": "executor",
+}
+_MODULES = ("anthropic", "groq", "openai", "simulator", "testing")
+
+__all__ = [  # noqa: PLE0604
+    "Anthropic",
+    "AzureOpenAI",
+    "BudgetExceeded",
+    "Groq",
+    "OpenAI",
+    "Priority",
+    "QueueFull",
+    "RateLimitedExecutor",
+    "RateLimitedLLMError",
+    "RateLimitedWorker",
+    "RateLimits",
+    "RequestExpired",
+    "ResponseFuture",
+    "WorkerStopped",
+    "as_future",
+    "report_usage",
+]
+
+if TYPE_CHECKING:
+    from .anthropic import Anthropic
+    from .core.limits import RateLimits
+    from .core.request import Priority
+    from .exceptions import BudgetExceeded, QueueFull, RateLimitedLLMError, RequestExpired, WorkerStopped
+    from .executor import RateLimitedExecutor, report_usage
+    from .future import ResponseFuture, as_future
+    from .groq import Groq
+    from .openai import AzureOpenAI, OpenAI
+    from .worker import RateLimitedWorker
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from .core.feedback import Feedback, Kind, Outcome
-from .core.request import QueuedRequest, State
+from .core.request import Lane, State
 from .core.retry import RetryPolicy
 from .exceptions import WorkerStopped
 from .light_future import LightFuture, abandon
@@ -160,11 +160,12 @@ class TurnJob(Job):
     So there is no hand-over: thread-local state, Ctrl-C and tracebacks are as without us.
     """
 
-    __slots__ = ("error", "gate", "worker")
+    __slots__ = ("error", "gate", "lane", "worker")
 
     def __init__(self, worker: RateLimitedWorker, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.worker = worker
+        self.lane: Lane | None = None
         self.error: BaseException | None = None
         self.gate = threading.Lock()
         self.gate.acquire()
@@ -198,6 +199,3 @@ class TurnJob(Job):
         self.error = error
         if self.gate.locked():
             self.gate.release()
-
-
-assert issubclass(Job, QueuedRequest)

@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from types import FrameType
 
-__all__ = ["add_note_of_submission", "submitted_at"]
+__all__ = ["add_note_of_submission", "helper_frame", "submitted_at"]
 
 # Frames of these packages are between the user's line and us. The standard library's are there when an executor calls.
 _BETWEEN = frozenset(
@@ -43,6 +43,43 @@ def _is_between(name: str, frame: FrameType) -> bool:
         names.clear()
     names.add(name)
     return between
+
+
+def helper_frame(sdk: str, depth: int = 1) -> bool:
+    """Whether the nearest caller beyond an SDK's resources and plumbing is still the SDK's own code.
+
+    Args:
+        sdk: the SDK's package name.
+        depth: how many frames to skip, this one included.
+    """
+    frame: FrameType | None = sys._getframe(depth)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        role = _roles.get(name)
+        if role is None:
+            role = _role(name, str(frame.f_globals.get("__name__", "")), sdk)
+        if role:
+            return role == "helper"
+        frame = frame.f_back
+    return False
+
+
+_roles: dict[str, str] = {}  # by file name: "" is plumbing, which is looked past
+_PLUMBING = frozenset(
+    {"", "resources", "_base_client", "_response", "_legacy_response", "_utils", "_client", "_module_client"}
+)
+
+
+def _role(name: str, module: str, sdk: str) -> str:
+    package, _, rest = module.partition(".")
+    if package == sdk:
+        role = "" if rest.partition(".")[0] in _PLUMBING else "helper"
+    else:
+        role = "" if package in ("ratelimited_llm", "functools", "contextlib") else "user"
+    if len(_roles) >= _MOST_NAMES:
+        _roles.clear()
+    _roles[name] = role
+    return role
 
 
 def _remember(name: str, line: int) -> str:

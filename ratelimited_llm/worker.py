@@ -148,10 +148,16 @@ class RateLimitedWorker:
             if self._closed:
                 raise WorkerStopped("this client is closed: make a new one, or submit before close()")
             self._unfinished += 1
-        if not self._at_once(self._on_submitted, job, nested):
-            self._inbox.put((job.priority, job.sequence, self._on_submitted, job, nested))
-            if self._thread is None:
-                self._ensure_thread()
+        try:
+            if not self._at_once(self._on_submitted, job, nested):
+                self._inbox.put((job.priority, job.sequence, self._on_submitted, job, nested))
+                if self._thread is None:
+                    self._ensure_thread()
+        except BaseException:  # Ctrl-C in the middle of it: whoever asked for the call has not got it
+            if job.state is State.QUEUED:
+                job.move(State.CANCELLED)
+            self._ended(job)
+            raise
 
     def next_sequence(self) -> int:
         """The number of the next call."""
@@ -306,11 +312,15 @@ class RateLimitedWorker:
             self._ended(request)
 
     def _on_answered(self, request: Job, feedback: Feedback, now: float) -> None:
+        if request.state is not State.SENDING:
+            return  # its stream was over before anybody could say that it was one
         self._machine.answered(request, feedback, now)
         self._machine.finished(request, feedback.usage, now)
         self._ended(request)
 
     def _on_streaming(self, request: Job, feedback: Feedback, now: float) -> None:
+        if request.state is not State.SENDING:
+            return
         self._machine.answered(request, feedback, now)
         self._machine.streaming(request)
 
@@ -319,6 +329,12 @@ class RateLimitedWorker:
             state = result if isinstance(result, State) else State.DONE
             self._machine.finished(request, result if isinstance(result, Usage) else None, now, state)
             self._ended(request)
+
+    def _on_stream_ended(self, request: Job, what: tuple[Usage | None, Feedback | None], now: float) -> None:
+        usage, trouble = what
+        if trouble is not None:
+            self._machine.answered(request, trouble, now)
+        self._on_ended(request, usage, now)
 
     def _on_failed(
         self, request: Job, what: tuple[Feedback, RetryPolicy, BaseException], now: float
@@ -347,18 +363,26 @@ class RateLimitedWorker:
         """Its answer has begun and is an open stream, which keeps its place until `stream_ended`."""
         self.tell(self._on_streaming, request, feedback)
 
-    def stream_ended(self, request: Job, usage: Usage | None, *, from_finalizer: bool = False) -> None:
-        """Its stream was read to the end, closed or collected."""
-        if from_finalizer:
-            self.post_safely(self._on_ended, request, usage)
-        else:
-            self.tell(self._on_ended, request, usage)
+    def stream_ended(self, request: Job, usage: Usage | None, trouble: Feedback | None = None) -> None:
+        """Its stream was read to the end, closed, collected, or broke off; may be called from a finalizer.
+
+        Args:
+            request: the call.
+            usage: what it used, as far as the stream said.
+            trouble: what the error that ended it taught, if one did.
+        """
+        self.post_safely(self._on_stream_ended, request, (usage, trouble))
 
     def failed(self, request: Job, feedback: Feedback, policy: RetryPolicy, error: BaseException) -> None:
         """An attempt failed: it is dispatched again when its time comes, or given up with this error."""
         self.tell(self._on_failed, request, (feedback, policy, error))
 
     # -- the end ------------------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether it accepts no more calls."""
+        return self._closed
 
     @property
     def pending(self) -> int:

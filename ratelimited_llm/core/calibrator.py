@@ -20,8 +20,10 @@ __all__ = ["Calibrator", "Window"]
 JITTER = 0.02  # seconds by which the time between two arrivals may differ from that between the departures
 LEAST_SPAN = 0.2  # seconds between two refusals that measure anything
 MEMORY = 120.0  # seconds of refusals that count; older ones may speak of another limit
-PATIENCE = 2.0  # how many times the measured span passes without a refusal before the pace is raised
+PATIENCE = 2.0  # how many times the measured span passes without a refusal before the pace is raised ...
+MOST_PATIENCE = 60.0  # ... and the seconds that this is at most: each raise is a refusal if nothing has changed
 PRESS = 1.25  # factor of one such raise
+STEP = 12.0  # calls between one raise and the next: more than a quarter of them is what a refusal can hide behind
 SUDDEN = 4.0  # how many times more came at once than a bucket could have gathered: then it is a window
 
 
@@ -51,14 +53,14 @@ class Calibrator:
         capacity: units that went through before the first refusal.
     """
 
-    __slots__ = ("_came_back", "_marks", "_press_at", "capacity", "rate")
+    __slots__ = ("_marks", "_press_at", "_pressed", "capacity", "rate")
 
     def __init__(self) -> None:
         self.rate = math.inf
         self.capacity = 0.0
         self._marks: deque[_Mark] = deque(maxlen=64)
-        self._came_back = -math.inf
         self._press_at = math.inf
+        self._pressed: tuple[float, float] | None = None  # since when the pace is being raised, and from which rate
 
     def refused(
         self, amount: float, sent_at: float, told: float | None, trail: Trail, now: float, *, fresh: bool, guess: bool
@@ -87,46 +89,69 @@ class Calibrator:
             if not self._marks:
                 self._marks.append(mark)
                 break
+        self._check_pressing(mark, trail)
         if len(self._marks) == 1:
-            self.capacity = max(self.capacity, trail.before(sent_at) - trail.before(sent_at - MEMORY / 2.0))
-        self._came_back = now
+            self.capacity = max(self.capacity, trail.until(sent_at) - trail.until(sent_at - MEMORY / 2.0))
         window = self._window(trail, told, now) if guess else None
         self._measure(trail, guess)
         span = mark.sent_at - self._marks[0].sent_at
-        self._press_at = now + PATIENCE * span + 2.0
+        self._press_at = now + min(PATIENCE * span + 2.0, MOST_PATIENCE)
         return window
+
+    def _check_pressing(self, mark: _Mark, trail: Trail) -> None:
+        """More went through at a raised pace than the old rate explains: what was measured before is history."""
+        if self._pressed is None:
+            return
+        since, before = self._pressed
+        self._pressed = None
+        admitted, took = trail.until(mark.sent_at) - trail.until(since), mark.sent_at - since
+        if took > 0.0 and admitted - 2.0 * mark.amount > 1.1 * before * took:
+            self._marks.clear()
+            self._marks.append(mark)
+            # Some of it may have gathered while the pace was too low, at most a full bucket.
+            self.rate = max(before, (admitted - self.capacity) / took)
 
     def _measure(self, trail: Trail, guess: bool) -> None:
         last = self._marks[-1]
-        total = trail.before(last.sent_at)
+        total, lost = trail.until(last.sent_at), 0.0
         rate = math.inf
-        for mark in self._marks:
-            span, admitted = last.sent_at - mark.sent_at - JITTER, total - trail.before(mark.sent_at)
+        for mark in reversed(self._marks):
+            if mark is not last:
+                lost += self._overflowed(mark, trail)
+            span, admitted = last.sent_at - mark.sent_at - lost - JITTER, total - trail.until(mark.sent_at)
             if span >= LEAST_SPAN and admitted > 0.0:
                 rate = min(rate, (admitted + last.amount) / span)
-        if guess and rate < math.inf:
+        if rate == math.inf:
+            return
+        if guess:
             # A bucket that holds next to nothing needs amount / rate seconds, and was said to need so many.
             rate = min([rate, *(mark.amount / mark.told for mark in self._marks if mark.told > 0.0)])
         self.rate = rate
+
+    def _overflowed(self, mark: _Mark, trail: Trail) -> float:
+        """Seconds of the pause after a refusal in which a small bucket was full, so that its refill was lost."""
+        if self.rate == math.inf:
+            return 0.0
+        return max(0.0, trail.next_after(mark.sent_at) - mark.sent_at - 0.75 * self.capacity / self.rate)
 
     def _window(self, trail: Trail, told: float | None, now: float) -> Window | None:
         """After a dry spell much more came at once than a bucket could have gathered."""
         marks = list(self._marks)
         last = marks[-1]
         for index in range(len(marks) - 2, -1, -1):
-            admitted = trail.before(last.sent_at) - trail.before(marks[index].sent_at)
+            admitted = trail.until(last.sent_at) - trail.until(marks[index].sent_at)
             if admitted > 0.0:
                 break
         else:
             return None
         first = index
-        while first > 0 and trail.before(marks[index].sent_at) == trail.before(marks[first - 1].sent_at):
+        while first > 0 and trail.until(marks[index].sent_at) == trail.until(marks[first - 1].sent_at):
             first -= 1
         dry = max(marks[index].sent_at - marks[first].sent_at, marks[index].told)
-        took = last.sent_at - trail.after(marks[index].sent_at)
+        took = last.sent_at - trail.next_after(marks[index].sent_at)
         if admitted * dry <= SUDDEN * last.amount * (dry + took):
             return None
-        began = trail.after(marks[index].sent_at)
+        began = trail.next_after(marks[index].sent_at)
         span = now + told - began if told is not None and told > 1.0 else began - marks[first].sent_at
         return Window(admitted, began + span, span)
 
@@ -134,6 +159,8 @@ class Calibrator:
         """Raise the rate when no refusal has come for long; True when it was raised."""
         if now < self._press_at or self.rate == math.inf:
             return False
+        if self._pressed is None:
+            self._pressed = (now, self.rate)
         self.rate *= PRESS
-        self._press_at = now + max(1.0, 0.25 * (now - self._came_back))
+        self._press_at = now + max(1.0, STEP * self._marks[-1].amount / self.rate)
         return True

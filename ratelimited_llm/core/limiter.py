@@ -1,33 +1,36 @@
 """When a call may go: every limit of one pool, reserved together or not at all.
 
 The policy, and the numbers behind it, were found by simulation: mirror the provider's bucket (never a margin in
-percent, never pacing at 60 / rpm); start a first burst on a ramp; read headers as intervals; take a refusal as an exact
+percent, never pacing at 60 / rpm); start a first burst on a ramp; read headers as intervals; take a refusal as a
 measurement. What is not configured is learned: one call goes first, and its answer opens the rest.
+
+    meter, mirrors    what a limit holds, under which charging rule
+    drift             what others spend of it
+    calibrator        what it gives, when nobody tells
+    pause, ramp       who may go at all, after trouble and into the unknown
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..exceptions import BudgetExceeded
-from .calibrator import Calibrator
 from .feedback import Feedback, Kind, Outcome, Reading
 from .limits import MINUTE, PERIODS, RateLimits
-from .meter import GUARD, Meter
+from .meter import Meter
 from .mirrors import Mirrors, charges
-from .ramp import DOUBLING_UNTOLD, Ramp
+from .pause import FIRST_PAUSE, Pause
+from .ramp import Ramp
 from .request import Cost, Usage
 
 __all__ = ["Limiter", "Standing"]
 
 MAX_WAIT = 120.0  # seconds: the longest wait that a bare Retry-After can impose (the openai SDK's own bound)
 PATIENCE = 10.0  # seconds for the first answer of an unknown provider before more are sent
-OUTAGE = 3  # failures in a row, sent one after the other, that are taken for an outage
-OUTAGE_PAUSE = 0.5  # seconds of the first pause; doubles (the SDKs' own first back-off)
-MAX_OUTAGE_PAUSE = 8.0  # seconds (the SDKs' own longest back-off): full rate again soon after the provider is back
 HOLD_BACK_FROM = 30.0  # rpm below which nothing is held back for urgent calls: one slot would be too much of it
+NEARLY_EMPTY = 10.0  # seconds of refill: a limit that has less left is the likelier one to have refused
 # Which dimension is charged how; the total-token ones follow the dialect's rule.
 RULES = {"rpm": "requests", "rpd": "requests", "itpm": "input", "otpm": "output"}
 
@@ -46,6 +49,8 @@ class Standing:
 class _Flight:
     cost: Cost
     sent_at: float
+    held: dict[str, tuple[float, ...]] = field(default_factory=dict)  # what each of several mirrors held then
+    undone: bool = False
 
 
 class Limiter:
@@ -54,7 +59,6 @@ class Limiter:
     Args:
         limits: what is configured; what is None is learned from answers when `learn`.
         charge: how tokens are charged: "reserve", "settle", "actual" (see `mirrors`); None to find out.
-        windowed: whether the provider is known to count in fixed windows (others are found out).
         smoothing: seconds over which requests are judged, when the provider says less than a minute.
         learn: whether answers may teach limits that were not configured (False: the limits are the caller's own).
         ramp: whether a first burst starts on a ramp.
@@ -67,32 +71,22 @@ class Limiter:
         limits: RateLimits,
         *,
         charge: str | None = "reserve",
-        windowed: bool = False,
         smoothing: float | None = None,
         learn: bool = True,
         ramp: bool = True,
     ) -> None:
         self.limits = limits
         self.charge = charge
-        self.windowed = windowed
         self.smoothing = smoothing
         self.learn = learn
-        self.paused_until = -math.inf
-        self.refusals = 0
         self._meters: dict[str, Mirrors] | None = None  # made at the first call, which says what the time is
         self._interval: Meter | None = None
-        self._ramp = Ramp() if ramp else None
-        self._calibrator: Calibrator | None = None
+        self._ramp = Ramp.known() if ramp else None
+        self._pause = Pause()
         self._flights: dict[int, _Flight] = {}
         self._concurrency: float = limits.max_concurrency or math.inf
         self._answered = False
         self._first_sent = math.inf
-        self._paused = False  # a pause was ordered, and nobody has gone since
-        self._probing: int | None = None  # the one call that goes first after a pause
-        self._refusal_time = GUARD  # how long a refusal takes to come back
-        self._last_refusal = -math.inf  # when the newest one came back
-        self._last_trouble = -math.inf
-        self._troubles = 0  # failures in a row, those that left together counted once
         self._urgent_seen = self._patient_seen = False
 
     # -- reserve ----------------------------------------------------------------------------------------------------
@@ -110,99 +104,88 @@ class Limiter:
         if key in self._flights:
             return 0.0
         meters = self._started(now)
-        self._note_urgency(urgent)
+        if urgent:
+            self._urgent_seen = True
+        else:
+            self._patient_seen = True
         wait = max(self._gate(now), self._meter_wait(meters, cost, now, urgent))
         if wait > 0.0:
             return wait
-        for mirrors in meters.values():
-            mirrors.take(cost, now)
+        self._take(key, cost, now)
+        return 0.0
+
+    def _take(self, key: int, cost: Cost, now: float) -> None:
+        flight = self._flights[key] = _Flight(cost, now)
+        for name, mirrors in self._started(now).items():
+            held = mirrors.take(cost, now)
+            if held is not None:
+                flight.held[name] = held
         if self._interval is not None:
             self._interval.take(1.0, 0.0, now)
         if self._ramp is not None:
             self._ramp.send(now)
-        if self._calibrator is not None:
-            self._calibrator.sent(now)
-        if self._paused and self._probing is None:
-            self._probing, self._paused = key, False
+        self._pause.sent(key, now)
         self._first_sent = min(self._first_sent, now)
-        self._flights[key] = _Flight(cost, now)
-        return 0.0
 
     def _started(self, now: float) -> dict[str, Mirrors]:
         if self._meters is None:
             self._meters = {}
             for name in PERIODS:
                 limit = getattr(self.limits, name)
-                if limit is not None:
+                if limit is not None or (name == "rpm" and self.learn):
                     self._add(name, limit, now)
             if self.limits.min_interval is not None:
                 self._interval = Meter(1.0, self.limits.min_interval, now, guarded=False)
-            if self.learn and "rpm" not in self._meters:
-                self._calibrator = Calibrator(MINUTE)
         return self._meters
 
-    def _add(self, name: str, limit: float, now: float) -> Mirrors:
+    def _add(self, name: str, limit: float | None, now: float) -> Mirrors:
+        """Make the mirrors of a limit; `limit` None is one that refusals will have to tell."""
         assert self._meters is not None
         period, capacity = PERIODS[name], None
         if name == "rpm" and self.limits.burst is not None:
             capacity = float(self.limits.burst)
-        elif name == "rpm" and self.smoothing is not None:
+        elif name == "rpm" and self.smoothing is not None and limit is not None:
             capacity = max(1.0, limit * self.smoothing / period)
-        rule = RULES.get(name, self.charge)
-        guarded = not (name == "rpm" and self.limits.burst == 1)
-        mirrors = Mirrors(rule, limit, period, now, capacity=capacity, guarded=guarded and self.learn)
+        guarded = self.learn and not (name == "rpm" and self.limits.burst == 1)
+        mirrors = Mirrors(RULES.get(name, self.charge), limit, period, now, capacity=capacity, guarded=guarded)
         self._meters[name] = mirrors
+        if name == "rpm" and limit is not None and self._ramp is not None:
+            self._ramp.limit(limit)
         return mirrors
 
     def _gate(self, now: float) -> float:
         """Seconds that everybody has to wait, whatever the call costs."""
-        if now < self.paused_until:
-            return self.paused_until - now
         if len(self._flights) >= self._concurrency:
             return math.inf
-        wait = self._first_answer_wait(now)
-        if self._probing is not None:
-            wait = max(wait, self._probe_wait(now))
+        wait = self._pause.wait(now)
+        if not self._answered:
+            wait = max(wait, self._first_answer_wait(now))
         if self._interval is not None:
             wait = max(wait, self._interval.wait(1.0, 0.0, now))
         if self._ramp is not None:
             wait = max(wait, self._ramp.wait(now))
-        if self._calibrator is not None and self._calibrator.meter is not None:
-            wait = max(wait, self._calibrator.meter.wait(1.0, 0.0, now))
         return wait
 
     def _first_answer_wait(self, now: float) -> float:
         """Nothing is known: one call goes, and the others wait for what its answer tells, but not for ever."""
-        if self._answered or not self.learn or not self._flights or self.limits.rpm or self.limits.tpm:
+        if not self.learn or not self._flights or self.limits.rpm or self.limits.tpm:
             return 0.0
         return max(0.0, self._first_sent + PATIENCE * len(self._flights) - now)
-
-    def _probe_wait(self, now: float) -> float:
-        """After a pause one goes first; the others follow when it is answered, or would have been refused by now."""
-        flight = self._flights.get(self._probing) if self._probing is not None else None
-        if flight is None:
-            self._probing = None
-            return 0.0
-        return max(0.0, flight.sent_at + max(0.05, 3.0 * self._refusal_time) - now)
 
     def _meter_wait(self, meters: dict[str, Mirrors], cost: Cost, now: float, urgent: bool) -> float:
         wait = 0.0
         for name, mirrors in meters.items():
             amount, pledge = charges(mirrors.rule, cost)
-            if amount > mirrors.meter.limit:
-                raise BudgetExceeded(name, mirrors.meter.limit, amount)
-            wait = max(wait, mirrors.wait(cost, now, 0.0 if urgent else self._held_back(name, amount + pledge)))
+            meter = mirrors.meters[mirrors.rule]
+            if amount > meter.limit:
+                raise BudgetExceeded(name, meter.limit, amount)
+            held_back = 0.0 if urgent or not self._urgent_seen else self._held_back(name, amount + pledge)
+            wait = max(wait, meter.wait(amount, pledge, now, held_back))
         return wait
-
-    def _note_urgency(self, urgent: bool) -> None:
-        if urgent:
-            self._urgent_seen = True
-        else:
-            self._patient_seen = True
 
     def _held_back(self, name: str, worth: float) -> float:
         """One request's worth that patient calls leave for urgent ones, once a pool has seen both."""
-        if not (self._urgent_seen and self._patient_seen) or name not in ("rpm", "tpm", "itpm", "otpm"):
+        if not self._patient_seen or name not in ("rpm", "tpm", "itpm", "otpm"):
             return 0.0
         rpm = self._meters["rpm"].meter.limit if self._meters and "rpm" in self._meters else math.inf
         return worth if rpm >= HOLD_BACK_FROM else 0.0
@@ -221,178 +204,149 @@ class Limiter:
         flight = self._flights.pop(key, None)
         if flight is None:
             return
+        self._pause.ended(key)
+        if kind is Kind.LIMITED:
+            self._undo(flight, now)
+            return
         for mirrors in (self._meters or {}).values():
             if kind is Kind.OK:
                 mirrors.settle(flight.cost, usage, now)
-            elif kind is Kind.LIMITED:
-                mirrors.undo(flight.cost, now)
             else:
                 mirrors.lapse(flight.cost)
         if kind is Kind.OK and self._concurrency < (self.limits.max_concurrency or math.inf):
             self._concurrency += 0.1  # a cap that was learned is tried again, slowly
+
+    def _undo(self, flight: _Flight, now: float) -> None:
+        if not flight.undone:
+            flight.undone = True
+            for mirrors in (self._meters or {}).values():
+                mirrors.undo(flight.cost, flight.sent_at, now)
 
     def observe(self, key: int, feedback: Feedback, now: float) -> None:
         """Learn from an answer, as soon as its headers are there and before `settle`."""
         flight = self._flights.get(key)
         if flight is None:
             return
-        for reading in feedback.readings:
-            self._read(reading, flight, now)
         kind = feedback.outcome.kind
-        if kind is Kind.OK:
-            self._troubles = 0
+        for reading in feedback.readings:
+            self._read(reading, flight, kind, now)
         if kind is Kind.LIMITED:
-            self._refused(key, flight, feedback, now)
+            self._refused(flight, feedback, now)
         elif kind in (Kind.OVERLOADED, Kind.DROPPED):
-            self._troubled(flight, now)
+            self._pause.troubled(flight.sent_at, now, len(self._flights))
+            self._pause.ended(key)
         elif feedback.outcome.status is not None:
-            if not self._answered and not feedback.readings and self._ramp is not None and not self._told():
-                self._ramp.doubling = DOUBLING_UNTOLD
+            if not self._answered and self._ramp is not None and not self._told():
+                self._ramp = Ramp.untold()
             self._answered = True
-        if key == self._probing:
-            self._probing = None
+            self._pause.answered(key)
 
     def _told(self) -> bool:
-        return bool(self._meters)
+        """Whether any limit is known."""
+        return any(mirrors.meter.told for mirrors in (self._meters or {}).values())
 
-    def _troubled(self, flight: _Flight, now: float) -> None:
-        """In an outage the pool pauses and one call goes first, so that the others do not spend their attempts on it."""
-        if flight.sent_at <= self._last_trouble:
-            return
-        self._last_trouble = now
-        self._troubles += 1
-        if self._troubles >= OUTAGE and len(self._flights) > 1:
-            pause = min(OUTAGE_PAUSE * 2.0 ** (self._troubles - OUTAGE), MAX_OUTAGE_PAUSE)
-            self._pause(now + pause)
-
-    def _read(self, reading: Reading, flight: _Flight, now: float) -> None:
+    def _read(self, reading: Reading, flight: _Flight, kind: Kind, now: float) -> None:
+        """Take in what an answer says of one limit; a provider may say anything, so what cannot be is ignored."""
         meters = self._started(now)
-        name = reading.dimension
+        name, limit = reading.dimension, reading.limit
         if name not in PERIODS:
+            return
+        if limit is not None and not (1.0 <= limit < math.inf and self._plausible(name, limit, flight.cost, kind)):
             return
         configured = getattr(self.limits, name)
         mirrors = meters.get(name)
-        if reading.limit is not None:
-            if mirrors is None and self.learn:
-                mirrors = self._add(name, reading.limit, flight.sent_at)
-                self._catch_up(mirrors)
-                if name == "rpm":
-                    self._calibrator = None
+        if limit is not None:
+            if self.learn and (mirrors is None or not mirrors.meter.told):
+                mirrors = self._tell(name, limit, flight.sent_at)
             elif mirrors is not None:
-                mirrors.relimit(min(reading.limit, configured) if configured is not None else reading.limit)
-        if mirrors is None or reading.remaining is None:
+                mirrors.relimit(min(limit, configured) if configured is not None else limit)
+        if mirrors is None or not mirrors.meter.told or reading.remaining is None:
             return
-        remaining = reading.remaining
-        if configured is not None and reading.limit is not None and reading.limit > configured:
+        if configured is not None and limit is not None and limit > configured:
             return  # the caller wants to use less than there is: what is left of the whole says nothing about that
-        mirrors.read(remaining, flight.cost, flight.sent_at, now, reading.resolution)
+        if 0.0 <= reading.remaining < math.inf:
+            mirrors.read(reading, flight.cost, flight.sent_at, flight.held.get(name), now)
 
-    def _catch_up(self, mirrors: Mirrors) -> None:
-        """A meter that is made while calls are in flight has to know of them."""
+    @staticmethod
+    def _plausible(name: str, limit: float, cost: Cost, kind: Kind) -> bool:
+        """A limit smaller than one call that was let in is none."""
+        return kind is not Kind.OK or RULES.get(name) in ("requests", "output") or limit >= cost.input_tokens
+
+    def _tell(self, name: str, limit: float, since: float) -> Mirrors:
+        """A limit that nobody had told is known now: mirror it, with all that is on its way."""
+        mirrors = self._add(name, limit, since)
         for flight in sorted(self._flights.values(), key=lambda flight: flight.sent_at):
             mirrors.take(flight.cost, flight.sent_at)
+        return mirrors
 
     # -- refusals ---------------------------------------------------------------------------------------------------
 
-    def _refused(self, key: int, flight: _Flight, feedback: Feedback, now: float) -> None:
+    def _refused(self, flight: _Flight, feedback: Feedback, now: float) -> None:
         """A refusal measures: take its wait, resynchronise the limit that it speaks of, and hold the pool back."""
-        self.refusals += 1
-        known = flight.sent_at <= self._last_refusal  # it left before the last one was back: the same news
-        self._last_refusal = now
-        self._refusal_time += 0.3 * (now - flight.sent_at - self._refusal_time)
+        fresh = self._pause.refused(flight.sent_at, now)
         self._answered = True
         outcome = feedback.outcome
-        if self._ramp is not None:
-            self._ramp.over = True
         if outcome.dimension == "concurrency":
             self._concurrency = max(1.0, min(self._concurrency, len(self._flights) - 1.0))
-            wait = min(outcome.retry_after or 0.0, MAX_WAIT)
+            self._undo(flight, now)
+            wait = max(min(outcome.retry_after or 0.0, MAX_WAIT), self._pause.backoff())
         else:
             name = self._culprit(feedback, flight)
-            if name is None:
-                wait = self._untold(flight, outcome, now)
-            else:
-                wait = self._resynchronise(name, flight, outcome, known, now)
+            self._undo(flight, now)
+            wait = self._measured(name, flight, feedback, fresh, now)
         if wait > 0.0:
-            self._pause(now + wait)
-
-    def _pause(self, until: float) -> None:
-        self.paused_until = max(self.paused_until, until)
-        self._paused, self._probing = True, None
+            self._pause.order(now + wait)
 
     def _culprit(self, feedback: Feedback, flight: _Flight) -> str | None:
-        """Which limit refused: the one it names, or the one that has too little left, or the only one there is."""
+        """Which limit refused: the one it names, or the one that has too little left, or the likeliest."""
         meters = self._meters or {}
         outcome = feedback.outcome
         if outcome.dimension in PERIODS:
-            if outcome.dimension not in meters and outcome.limit is not None and self.learn:
-                self._catch_up(self._add(outcome.dimension, outcome.limit, flight.sent_at))
-                if outcome.dimension == "rpm":
-                    self._calibrator = None
-            return outcome.dimension if outcome.dimension in meters else None
+            name = outcome.dimension
+            known = name in meters and meters[name].meter.told
+            if not known and outcome.limit is not None and outcome.limit >= 1.0 and self.learn:
+                self._tell(name, outcome.limit, flight.sent_at)
+            return name if name in meters else None
         for reading in feedback.readings:
             mirrors = meters.get(reading.dimension)
-            if mirrors is not None and reading.remaining is not None:
-                amount, pledge = charges(mirrors.rule, flight.cost)
-                if reading.remaining < amount + pledge:
+            if mirrors is not None and reading.remaining is not None and mirrors.meter.whole:
+                if reading.remaining < mirrors.asked(flight.cost):
                     return reading.dimension
-        if "rpm" in meters:
-            return "rpm"
-        return next(iter(meters)) if len(meters) == 1 and self._calibrator is None else None
-
-    def _untold(self, flight: _Flight, outcome: Outcome, now: float) -> float:
-        wait = None if outcome.retry_after is None else min(outcome.retry_after, MAX_WAIT)
-        if self._calibrator is None:
-            return wait or 1.0
-        return self._calibrator.refused(flight.sent_at, wait, now)
-
-    def _resynchronise(self, name: str, flight: _Flight, outcome: Outcome, known: bool, now: float) -> float:
-        assert self._meters is not None
-        mirrors = self._meters[name]
-        meter = mirrors.meter
-        amount = sum(charges(mirrors.rule, flight.cost))
-        if outcome.limit is not None and outcome.limit > 0 and not getattr(self.limits, name):
-            mirrors.relimit(outcome.limit)
-        told = outcome.retry_after
-        if outcome.used is not None and outcome.limit is not None:
-            short = outcome.used + (outcome.requested or amount) - outcome.limit
-            exact = max(0.0, short) / (outcome.limit / meter.period)
-            told = min(told, exact + 1.0) if told is not None else exact  # the numbers bound a wait that lies
-            self._set_level(mirrors, min(meter.level, max(0.0, outcome.limit - outcome.used)), now)
-        elif told is not None:
-            told = min(told, MAX_WAIT)
-        if not known:
-            self._learn_shape(mirrors, meter, flight, amount, told, now)
-        if told is None:
-            told = amount / meter.rate
-        if not meter.windowed:
-            self._set_level(mirrors, min(meter.level, amount - meter.rate * told), now)
-        return told
+        return min(meters, key=lambda name: self._left(meters[name].meter), default=None)
 
     @staticmethod
-    def _set_level(mirrors: Mirrors, level: float, now: float) -> None:
-        for meter in mirrors.meters.values():
-            meter.refill(now)
-            meter.level = level
+    def _left(meter: Meter) -> float:
+        """Seconds of refill that are left, to tell which limit is the likeliest to have refused."""
+        return NEARLY_EMPTY if not meter.rate else max(0.0, meter.level) / meter.rate
 
-    def _learn_shape(
-        self, mirrors: Mirrors, meter: Meter, flight: _Flight, amount: float, told: float | None, now: float
-    ) -> None:
-        """A refusal that the mirror did not see coming: a smaller bucket than thought, or a window."""
-        since_full = flight.sent_at - meter.full_since
-        admitted = meter.charged_between(meter.full_since, flight.sent_at) - meter.rate * since_full
-        if since_full < 0.25 * meter.period and 0 < admitted < 0.9 * meter.capacity:
-            if meter.level > amount:  # by what we knew, it fitted
-                for each in mirrors.meters.values():
-                    each.capacity = max(1.0, amount, admitted)
-            return
-        if meter.period > MINUTE or (told is None and not self.windowed):
-            return
-        if told is None:
-            told = max(1.0, meter.full_since + meter.period - now)
-        if told > 2.0 * amount / meter.rate + 1.5:
-            for each in mirrors.meters.values():
-                each.windowed, each.boundary, each.level = True, now + told, 0.0
+    def _measured(self, name: str | None, flight: _Flight, feedback: Feedback, fresh: bool, now: float) -> float:
+        """Let the limit that refused learn from it; answer the seconds that the pool has to wait."""
+        outcome = feedback.outcome
+        if name is None:
+            return max(min(outcome.retry_after or FIRST_PAUSE, MAX_WAIT), self._pause.backoff())
+        assert self._meters is not None
+        mirrors = self._meters[name]
+        if outcome.limit is not None and outcome.limit >= 1.0 and not getattr(self.limits, name) and self.learn:
+            mirrors.relimit(outcome.limit)
+        told = _told_wait(outcome, PERIODS[name], mirrors.asked(flight.cost))
+        hint = told if told is not None else _window_end(feedback.readings, name, now - flight.sent_at)
+        mirrors.refused(flight.cost, flight.sent_at, hint, now, fresh=fresh, held=flight.held.get(name))
+        meter = mirrors.meter
+        if meter.searching:
+            self._ramp = Ramp.search(meter.before_refusal)
+        elif self._ramp is not None:
+            self._ramp.over = True
+        wait = max(self._own_wait(meter, mirrors.asked(flight.cost), now) if told is None else told,
+                   self._pause.backoff())
+        mirrors.resynchronise(flight.cost, wait, flight.sent_at, now)
+        return wait
+
+    @staticmethod
+    def _own_wait(meter: Meter, amount: float, now: float) -> float:
+        """Nobody said how long to wait: until the window ends, or for one call's worth of refill."""
+        if meter.windowed:
+            return max(meter.boundary - now, 0.0)
+        return min(amount / meter.rate, MAX_WAIT) if meter.rate else FIRST_PAUSE
 
     # -- looking at it ----------------------------------------------------------------------------------------------
 
@@ -401,9 +355,47 @@ class Limiter:
         """Calls that are reserved and not settled."""
         return len(self._flights)
 
+    @property
+    def refusals(self) -> int:
+        """Calls that were refused by a limit so far."""
+        return self._pause.refusals
+
+    @property
+    def paused_until(self) -> float:
+        """The moment before which nobody goes."""
+        return self._pause.until
+
     def standings(self, now: float) -> Iterable[Standing]:
         """Every limit that is known, as it stands."""
         for name, mirrors in (self._meters or {}).items():
             meter = mirrors.meter
             meter.refill(now)
-            yield Standing(name, max(0.0, meter.level - meter.pledged), meter.limit, meter.period)
+            if meter.told:
+                yield Standing(name, max(0.0, meter.level - meter.pledged), meter.limit, meter.period)
+
+
+def _told_wait(outcome: Outcome, period: float, amount: float) -> float | None:
+    """The wait that a refusal asks for, as far as it is to be believed; None when it names none.
+
+    A bare wait is believed up to two minutes. One that comes with its reasons ("Limit 100000, Used 99922, Requested
+    710") may be longer, and no longer than they say.
+    """
+    told = outcome.retry_after
+    if outcome.used is None or not outcome.limit or not math.isfinite(outcome.used + outcome.limit):
+        return None if told is None else min(told, MAX_WAIT)
+    short = outcome.used + (outcome.requested or amount) - outcome.limit
+    if short <= 0.0:
+        return None if told is None else min(told, MAX_WAIT)
+    exact = short * period / outcome.limit
+    return exact if told is None else min(told, max(exact + 1.0, MINUTE))
+
+
+def _window_end(readings: tuple[Reading, ...], name: str, age: float) -> float | None:
+    """When nothing is left, the time until all is there again: a whole period in a bucket, less in a window."""
+    for reading in readings:
+        if reading.dimension == name and reading.reset is not None and reading.remaining is not None and reading.limit:
+            period = PERIODS[name]
+            full = (reading.limit - reading.remaining) * period / reading.limit
+            if abs(reading.reset - full) > 1.5 + 0.05 * full:
+                return max(0.0, reading.reset - age)
+    return None

@@ -21,7 +21,9 @@ GUARD = 0.1  # seconds of refill kept back, once the provider has answered
 GUARD_AT_FIRST = 0.3  # the same before the first answer: the first requests also wait for connections
 GUARD_IN_DRIFT = 1.0  # the same while somebody else spends the same limit
 AMBIGUITY = 0.1  # seconds around a snapshot in which the order of arrival is not known
+ROUND_TRIP = 0.3  # seconds by which we may hear later of what was given back than the provider did it
 UNTOLD = 1e9  # units per period of a limit that nobody has told: no limit, until a refusal measures one
+TRIAL = 0.3  # seconds in which a first call of a window would be refused, if the window had not begun
 MINUTE = 60.0
 WINDOW_FROM = 1.5  # seconds: waits and resets are told in whole seconds by some, so less is no sign of a window
 
@@ -38,7 +40,7 @@ class Meter:
     """
 
     __slots__ = (
-        "_alike", "_calibrator", "_drift", "_ends", "boundary", "capacity", "full_since", "guard", "guarded", "level",
+        "_alike", "_bounded", "_calibrator", "_drift", "_ends", "_trial_until", "boundary", "capacity", "full_since", "guard", "guarded", "level",
         "limit", "period", "pledged", "rate", "returned", "span", "spent", "stamp",
     )  # fmt: skip
 
@@ -67,6 +69,8 @@ class Meter:
         self._drift: Drift | None = None
         self._calibrator: Calibrator | None = None
         self._ends, self._alike = -math.inf, -math.inf  # the end of a window that resets speak of, and since when
+        self._trial_until = -math.inf  # until then one call tries whether a new window has really begun
+        self._bounded = False  # whether a refusal has measured what a window of an untold limit holds
         self.rate = 0.0  # units per second that come back to us
         self._retune()
 
@@ -84,6 +88,11 @@ class Meter:
     def searching(self) -> bool:
         """Whether refusals say that there is a limit, and nobody knows yet which."""
         return not self.told and self._calibrator is not None and not self.rate and not self.windowed
+
+    @property
+    def before_refusal(self) -> float:
+        """Units that went through before the first refusal of an untold limit."""
+        return self._calibrator.capacity if self._calibrator is not None else math.inf
 
     @property
     def whole(self) -> bool:
@@ -121,8 +130,12 @@ class Meter:
         """A new window has begun; what left just before its start may have arrived in it."""
         start = self.boundary + math.floor((now - self.boundary) / self.span) * self.span
         self.boundary = start + self.span
+        if not self.told and not self._bounded and self.level <= 0.0:
+            self.capacity += max(1.0, 0.02 * self.capacity)  # all of it was let in: there may be more
         self.level = self.capacity - self.spent.since(start - 2 * GUARD)
         self.full_since = start
+        # The length of such a window was measured too, so it may not have ended yet: one call goes first.
+        self._trial_until = -math.inf if self.told else start + TRIAL
 
     def wait(self, amount: float, pledge: float, now: float, held_back: float = 0.0) -> float:
         """Seconds until `amount` (and its pledge) fits beside what is held back; math.inf: when a call ends."""
@@ -130,7 +143,7 @@ class Meter:
         target = min(amount + pledge + held_back, self.capacity) + self.pledged
         missing = target - self.level
         if missing <= 1e-9 * max(1.0, target):
-            return 0.0
+            return max(0.0, self._trial_until - now) if self.level < self.capacity else 0.0
         if self.boundary < math.inf:
             return max(self.boundary - now, 1e-3)
         if target > self.capacity + 1e-9 and self.pledged > 0:
@@ -209,7 +222,7 @@ class Meter:
         perhaps = self.spent.since(before) - own
         slack = max(1.0, resolution) + 0.01 * own
         regained = 0.0 if self.windowed else self.rate * max(0.0, now - sent_at)
-        at_most = min(remaining + regained, self.capacity) - min(surely, perhaps) + slack
+        at_most = min(remaining, self.capacity) + regained - min(surely, perhaps) + slack
         at_most += self.returned.since(before)
         if self.whole:
             self._watch_others(remaining, sent_at, now)
@@ -219,7 +232,7 @@ class Meter:
             return  # the bucket is smaller than the limit that `remaining` is the rest of: it may still be empty
         # Nobody says whether the snapshot is of the arrival or of the answer, so nothing is counted as come back; and
         # what was given back just after it may have been in it, since the provider knew before we did.
-        at_least = min(remaining - max(surely, perhaps, 0.0) - slack + self.returned.since(after), self.capacity)
+        at_least = min(remaining - max(surely, perhaps, 0.0) - slack + self.returned.since(sent_at + ROUND_TRIP), self.capacity)
         if self.windowed and at_least > self.level + 0.5 * self.capacity:
             self.boundary = now + self.span  # it was refilled: a new window has begun, no later than now
         self.level = max(self.level, at_least)
@@ -242,10 +255,11 @@ class Meter:
             self._alike = math.inf
             return
         ends = sent_at + reset
-        if abs(ends - self._ends) > WINDOW_FROM or self._alike == math.inf:
+        tolerance = WINDOW_FROM if reset == int(reset) else 0.2 * WINDOW_FROM
+        if abs(ends - self._ends) > tolerance or self._alike == math.inf:
             self._ends, self._alike = ends, sent_at
-        elif sent_at - self._alike > 2.0 * WINDOW_FROM and ends > now:
-            self.turn_windowed(ends)
+        elif sent_at - self._alike > 2.0 * tolerance and ends > now:
+            self.turn_windowed(max(ends, self._ends))
 
     def turn_windowed(self, boundary: float, span: float | None = None) -> None:
         """From now on it is refilled all at once, the first time at `boundary`."""
@@ -267,7 +281,7 @@ class Meter:
         """
         self.refill(now)
         if self.windowed:
-            self._mistaken_window(amount, told, now)
+            self._mistaken_window(amount, sent_at, told, now)
             return
         if self.told:
             self._learn_capacity(amount, sent_at)
@@ -297,7 +311,12 @@ class Meter:
         if self.searching:
             self.level = self.capacity = UNTOLD  # nothing is known: the ramp has the say
         elif not self.windowed:
-            self.level = min(amount - self.rate * wait - self.spent.since(sent_at), self.capacity)
+            # A wait in whole seconds was rounded up: a bucket that is not in debt has one call's worth sooner.
+            short = max(wait - 1.0, min(wait, amount / self.rate)) if wait == int(wait) else wait
+            # A rate that was only measured is a little too high. With one call's worth in hand it takes as long to be
+            # refused again as it took to measure it; without, the very next call would be.
+            reserve = 0.0 if self.told else amount
+            self.level = min(amount - self.rate * short - self.spent.since(sent_at), self.capacity) - reserve
             self.stamp = now
 
     def _learn_capacity(self, amount: float, sent_at: float) -> None:
@@ -314,11 +333,18 @@ class Meter:
         """A bucket would have had enough much sooner than the provider says."""
         return told is not None and self.period <= MINUTE and told > 2.0 * amount / self.rate + WINDOW_FROM
 
-    def _mistaken_window(self, amount: float, told: float | None, now: float) -> None:
-        """Refused although the window had room: it ends later than we thought, or there is no such window."""
-        if told is not None and told > WINDOW_FROM:
-            self.boundary = now + told + GUARD
+    def _mistaken_window(self, amount: float, sent_at: float, told: float | None, now: float) -> None:
+        """Refused although the window had room: it begins later or holds less than we thought, or is none."""
+        ends = now + told + GUARD if told is not None and told > 0.0 else self.boundary
+        if not self.told:
+            admitted = self.spent.before(sent_at) - self.spent.before(self.full_since - 2 * GUARD)
+            if admitted < 0.1 * self.capacity:
+                self.span = max(1.0, self.span + ends - self.full_since) if ends < self.boundary else self.span
+            else:
+                self.capacity, self._bounded = max(amount, admitted), True
         elif self.level > 0.25 * self.capacity and self.boundary - now < 0.75 * self.span:
             self.boundary = math.inf
             self._ends = self._alike = -math.inf
+        if self.windowed:
+            self.boundary = ends
         self.level = min(self.level, 0.0)

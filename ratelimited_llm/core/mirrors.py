@@ -11,6 +11,7 @@ the `remaining` header is compared with what each predicted, and the truest one 
 
 from __future__ import annotations
 
+from .feedback import Reading
 from .meter import Meter
 from .request import Cost, Usage
 
@@ -18,6 +19,8 @@ __all__ = ["RULES", "Mirrors", "charges", "correction"]
 
 RULES = ("reserve", "settle", "actual")
 COMPARISONS = 5  # snapshots before another mirror may be followed
+LEAST_WEIGHT = 0.002  # of one snapshot: a provider does not change its rule, so old evidence is good evidence
+WEIGHT_OF_REFUSAL = 0.2  # of a refusal, which says that the mirror that was followed is wrong
 
 
 def charges(rule: str, cost: Cost) -> tuple[float, float]:
@@ -55,12 +58,12 @@ class Mirrors:
         limit, period, now, capacity, guarded: as for `Meter`.
     """
 
-    __slots__ = ("meters", "rule")
+    __slots__ = ("_errors", "_offsets", "_snapshots", "meters", "rule")
 
     def __init__(
         self,
         rule: str | None,
-        limit: float,
+        limit: float | None,
         period: float,
         now: float,
         *,
@@ -70,48 +73,95 @@ class Mirrors:
         names = RULES if rule is None else (rule,)
         self.rule = names[0]
         self.meters = {name: Meter(limit, period, now, capacity=capacity, guarded=guarded) for name in names}
+        self._errors = dict.fromkeys(names, 0.0)
+        self._offsets = dict.fromkeys(names, 0.0)
+        self._snapshots = 0
 
     @property
     def meter(self) -> Meter:
         """The mirror that is followed."""
         return self.meters[self.rule]
 
+    def asked(self, cost: Cost) -> float:
+        """Everything that a call will be charged, at once or at its end."""
+        return sum(charges(self.rule, cost))
+
     def wait(self, cost: Cost, now: float, held_back: float = 0.0) -> float:
         """Seconds until a call fits; 0.0 now, math.inf when only a call that ends can help."""
-        return self.meter.wait(*charges(self.rule, cost), now, held_back)
+        amount, pledge = charges(self.rule, cost)
+        return self.meters[self.rule].wait(amount, pledge, now, held_back)
 
-    def take(self, cost: Cost, now: float) -> None:
-        """Charge a call that leaves."""
+    def take(self, cost: Cost, now: float) -> tuple[float, ...] | None:
+        """Charge a call that leaves; answer what each mirror then holds, when there are several to compare."""
         for rule, meter in self.meters.items():
             meter.take(*charges(rule, cost), now)
+        return None if len(self.meters) == 1 else tuple(meter.level for meter in self.meters.values())
 
     def settle(self, cost: Cost, usage: Usage | None, now: float) -> None:
         """Correct the charge of a call that was answered."""
         for rule, meter in self.meters.items():
             meter.pledged -= charges(rule, cost)[1]
-            meter.charge(correction(rule, cost, usage), now)
+            meter.correct(correction(rule, cost, usage), now)
 
-    def undo(self, cost: Cost, now: float) -> None:
+    def undo(self, cost: Cost, sent_at: float, now: float) -> None:
         """Take back the charge of a call that was refused."""
         for rule, meter in self.meters.items():
             amount, pledge = charges(rule, cost)
             meter.pledged -= pledge
-            meter.charge(-amount, now)
+            meter.undo(amount, sent_at, now)
 
     def lapse(self, cost: Cost) -> None:
         """A call failed: what it was charged stays charged (failed requests count), what it pledged does not."""
         for rule, meter in self.meters.items():
             meter.pledged -= charges(rule, cost)[1]
 
-    def read(self, remaining: float, cost: Cost, sent_at: float, now: float, resolution: float) -> None:
-        """Take in a snapshot, and follow the mirror that has been truest."""
+    def read(self, reading: Reading, cost: Cost, sent_at: float, held: tuple[float, ...] | None, now: float) -> None:
+        """Take in a snapshot, and follow the mirror that has been truest.
+
+        Args:
+            reading: with its `remaining`.
+            cost: of the call whose answer brought it.
+            sent_at: when that call left.
+            held: what `take` answered then.
+            now: the present moment.
+        """
+        remaining = reading.remaining
+        assert remaining is not None
         for rule, meter in self.meters.items():
-            meter.read(remaining, sent_at, charges(rule, cost)[0], now, resolution)
-        if len(self.meters) > 1 and self.meter.snapshots >= COMPARISONS:
-            best = min(self.meters, key=lambda rule: self.meters[rule].error)
-            # Only a clear difference changes the rule: two that predict alike are both right.
-            if self.meters[best].error < 0.5 * self.meter.error:
-                self.rule = best
+            meter.read(remaining, sent_at, charges(rule, cost)[0], now, reading.resolution, reading.reset)
+        if held is not None:
+            self._compare(remaining, held, self.asked(cost), max(1.0 / (self._snapshots + 1), LEAST_WEIGHT))
+
+    def _compare(self, remaining: float, held: tuple[float, ...], own: float, weight: float) -> None:
+        """How far was each mirror from the snapshot when the call left? Only a clear difference changes the rule.
+
+        A mirror that is off by the same amount all the time is still right about the rule (it is only more careful
+        than it has to be), so what counts is how much that amount changes.
+        """
+        self._snapshots += 1
+        for rule, level in zip(self.meters, held, strict=True):
+            surprise = remaining - level - self._offsets[rule]
+            self._offsets[rule] += 0.05 * surprise
+            self._errors[rule] += weight * (abs(surprise) - self._errors[rule])
+        best = min(self._errors, key=self._errors.__getitem__)
+        followed = self._errors[self.rule]
+        if self._snapshots >= COMPARISONS and self._errors[best] < 0.5 * followed and followed > own:
+            self.rule = best
+
+    def refused(
+        self, cost: Cost, sent_at: float, told: float | None, now: float, *, fresh: bool, held: tuple[float, ...] | None
+    ) -> None:
+        """Learn from a refusal by this limit, after `undo`."""
+        if fresh and held is not None:
+            # With this call charged, a true mirror held less than nothing.
+            self._compare(0.0, tuple(max(0.0, level) for level in held), self.asked(cost), WEIGHT_OF_REFUSAL)
+        # A mirror that is not followed did not let this call go: it has nothing to learn.
+        self.meter.refused(self.asked(cost), sent_at, told, now, fresh=fresh)
+
+    def resynchronise(self, cost: Cost, wait: float, sent_at: float, now: float) -> None:
+        """Set the level that a refusal measured: after `wait` seconds the call fits."""
+        for rule, meter in self.meters.items():
+            meter.resynchronise(sum(charges(rule, cost)), wait, sent_at, now)
 
     def relimit(self, limit: float) -> None:
         """Follow a limit that changed."""

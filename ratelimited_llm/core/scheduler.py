@@ -172,6 +172,8 @@ class Scheduler:
 
     def add(self, request: QueuedRequest, *, first: bool = False) -> None:
         """Take in a new call, behind its equals; `first` puts it before them (a call made from inside another)."""
+        if request.state is not State.QUEUED:
+            return  # it was given up on its way here
         if first:
             heapq.heappush(self._level(request).returned, (request.sequence, request))
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 
 __all__ = ["Trail"]
@@ -44,6 +45,15 @@ class Trail:
         """The total of what was added before that moment."""
         index = bisect_left(self._times, moment)
         return self._sums[index - 1] if index else self._base
+
+    def until(self, moment: float) -> float:
+        """The total of what was added up to and at that moment."""
+        return self.total - self.since(moment)
+
+    def next_after(self, moment: float) -> float:
+        """The moment of the first addition after that one; math.inf when there was none."""
+        index = bisect_right(self._times, moment)
+        return self._times[index] if index < len(self._times) else math.inf
 
     def remembers(self, moment: float) -> bool:
         """Whether nothing that was added since has been forgotten."""

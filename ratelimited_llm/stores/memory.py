@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 
 from ..core.feedback import Feedback, Kind
@@ -11,29 +12,55 @@ from . import LimitedPool
 
 __all__ = ["MemoryBudget"]
 
+MOST_POOLS = 4_096  # beyond that, pools with nothing in flight are forgotten, the oldest first
+
 
 class MemoryBudget:
-    """Keeps every pool's limits in memory; see `Budget` for what each method promises."""
+    """Keeps every pool's limits in memory; see `Budget` for what each method promises.
+
+    Thread-safe, since several workers of one process may share it.
+    """
 
     def __init__(self) -> None:
         self._limiters: dict[LimitedPool, Limiter] = {}
+        self._lock = threading.RLock()  # a finalizer may run inside
 
     def reserve(self, pool: LimitedPool, key: int, cost: Cost, now: float, *, urgent: bool = False) -> float:
-        limiter = self._limiters.get(pool)
-        if limiter is None:
-            limiter = self._limiters[pool] = pool.limiter()
-        return limiter.reserve(key, cost, now, urgent=urgent)
+        with self._lock:
+            limiter = self._limiters.get(pool)
+            if limiter is None:
+                self._make_room()
+                limiter = self._limiters[pool] = pool.limiter()
+            return limiter.reserve(key, cost, now, urgent=urgent)
 
     def observe(self, pool: LimitedPool, key: int, feedback: Feedback, now: float) -> None:
-        limiter = self._limiters.get(pool)
-        if limiter is not None:
-            limiter.observe(key, feedback, now)
+        with self._lock:
+            limiter = self._limiters.get(pool)
+            if limiter is not None:
+                limiter.observe(key, feedback, now)
 
     def settle(self, pool: LimitedPool, key: int, usage: Usage | None, now: float, kind: Kind = Kind.OK) -> None:
-        limiter = self._limiters.get(pool)
-        if limiter is not None:
-            limiter.settle(key, usage, now, kind)
+        with self._lock:
+            limiter = self._limiters.get(pool)
+            if limiter is not None:
+                limiter.settle(key, usage, now, kind)
 
     def standings(self, pool: LimitedPool, now: float) -> Iterable[Standing]:
-        limiter = self._limiters.get(pool)
-        return () if limiter is None else limiter.standings(now)
+        with self._lock:
+            limiter = self._limiters.get(pool)
+            return () if limiter is None else tuple(limiter.standings(now))
+
+    def clear(self) -> None:
+        """Forget everything that was spent and learned."""
+        with self._lock:
+            self._limiters.clear()
+
+    def renew_lock(self) -> None:
+        """In the child of a fork: a thread that is not there may have held it."""
+        self._lock = threading.RLock()
+
+    def _make_room(self) -> None:
+        if len(self._limiters) >= MOST_POOLS:
+            idle = [pool for pool, limiter in self._limiters.items() if not limiter.in_flight]
+            for pool in idle[: MOST_POOLS // 4]:
+                del self._limiters[pool]

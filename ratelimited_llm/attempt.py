@@ -1,0 +1,116 @@
+"""One attempt of a call through an SDK: what its hooks see, and what becomes of it.
+
+The SDK's own loop still decides whether an attempt may be repeated (`max_retries`, `x-should-retry`, whether the body
+can be rewound). Where it would sleep, it is left instead by an exception of ours; the call goes back into the queue,
+and enters the SDK again when its turn has come, with the attempts already made counted in.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from .core.feedback import ANSWERED, Feedback, Kind, Outcome, Reading
+from .core.retry import RetryPolicy
+from .jobs import AttemptFailed
+from .providers import Dialect
+
+__all__ = ["Attempt", "current_attempt"]
+
+_current = threading.local()
+# How often the SDK may be entered again is its own decision; ours are the pauses and the patience with refusals.
+POLICY = RetryPolicy(max_retries=1_000_000)
+FINAL = RetryPolicy(max_retries=0, max_refusals=0)
+
+
+def current_attempt() -> Attempt | None:
+    """The attempt that this thread is making, if it is making one."""
+    return getattr(_current, "attempt", None)
+
+
+class Attempt:
+    """What one pass through an SDK's `request()` saw; use as a context manager around it.
+
+    Args:
+        dialect: how the provider talks.
+        made: attempts of this call that failed before.
+        refusals: how often a limit refused it before.
+    """
+
+    __slots__ = ("_outer", "dialect", "made", "outcome", "readings", "refusals", "response", "stream_response")
+
+    def __init__(self, dialect: Dialect, made: int = 0, refusals: int = 0) -> None:
+        self.dialect = dialect
+        self.made = made
+        self.refusals = refusals
+        self.outcome: Outcome | None = None  # None until an answer was judged
+        self.readings: tuple[Reading, ...] = ()
+        self.response: Any = None
+        self.stream_response: Any = None
+
+    def __enter__(self) -> Attempt:
+        self._outer: Attempt | None = current_attempt()
+        _current.attempt = self
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        _current.attempt = self._outer
+
+    # -- what the hooks see -------------------------------------------------------------------------------------------
+
+    def saw(self, response: Any) -> None:
+        """An answer that the SDK accepts; its headers are read, its body is not."""
+        self.outcome = ANSWERED
+        self.readings = self.dialect.readings(response.headers)
+        if not response.is_closed:
+            self.stream_response = response
+
+    def judge(self, response: Any) -> Outcome:
+        """An answer with an error status: read it whole, once, and say what it means."""
+        if self.response is response and self.outcome is not None:
+            return self.outcome
+        body = b""
+        with suppress(Exception):  # a connection that breaks here leaves the status and the headers to go by
+            body = response.content if response.is_closed else response.read()
+        self.response = response
+        self.readings = self.dialect.readings(response.headers)
+        self.outcome = self.dialect.classify(response.status_code, response.headers, body)
+        return self.outcome
+
+    def may_wait(self, outcome: Outcome) -> bool:
+        """Whether a refusal is waited out rather than handed on."""
+        return outcome.kind is Kind.LIMITED and self.refusals < POLICY.max_refusals
+
+    def again(self, error: BaseException) -> AttemptFailed:
+        """What to leave the SDK's loop with where it would sleep and try again."""
+        outcome = self.outcome or Outcome(Kind.DROPPED)
+        if outcome.kind not in (Kind.LIMITED, Kind.OVERLOADED, Kind.DROPPED):
+            # The SDK knows better (a token that was refreshed, x-should-retry: true): it goes again.
+            outcome = replace(outcome, kind=Kind.OVERLOADED)
+        return AttemptFailed(Feedback(outcome, self.readings), POLICY, error)
+
+    def over(self, error: BaseException) -> AttemptFailed:
+        """What to end the call with when the SDK raised its last word."""
+        outcome = self.outcome or Outcome(Kind.REJECTED)
+        if outcome is ANSWERED:
+            outcome = Outcome(Kind.REJECTED, status=200)  # the answer came, and could not be used
+        return AttemptFailed(Feedback(outcome, self.readings), FINAL, error)
+
+
+def connection_error(sdk: Any, build_request: Any) -> BaseException:
+    """The SDK's own exception for the transport error that is being handled, as the SDK would raise it at last."""
+    cause = sys.exc_info()[1]
+    if cause is None or isinstance(cause, getattr(sdk, "APIError", ())):
+        return cause if cause is not None else RuntimeError("a retry without a reason")
+    request = None
+    with suppress(Exception):  # httpx raises when it was not set
+        request = cause.request  # type: ignore[attr-defined]
+    if request is None:
+        request = build_request()
+    timeout = any(base.__name__ == "TimeoutException" for base in type(cause).__mro__)
+    error: BaseException = (sdk.APITimeoutError if timeout else sdk.APIConnectionError)(request=request)
+    error.__cause__ = cause
+    return error

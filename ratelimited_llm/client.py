@@ -1,0 +1,285 @@
+"""QueuedClient: turns an SDK client's `request()` into a place in the queue.
+
+Every call of the SDKs passes `request()`. What spends rate limit becomes a queued call there; the rest passes straight
+through. A door is a class of two bases, `class OpenAI(QueuedClient, openai.OpenAI)`, and nothing else: arguments,
+methods, errors and retries stay the SDK's.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, ClassVar, Generic, TypeVar
+
+from .attempt import connection_error, current_attempt
+from .calls import QueuedCall
+from .core.feedback import Kind
+from .core.request import Lane
+from .exceptions import WorkerStopped
+from .hints import SerialHint
+from .jobs import in_call
+from .options import LIMIT_NAMES, PREFIX, CallOptions, limits_from_environment, split_limits
+from .pools import Account, QueueSettings, account_for, worker_for
+from .providers import dialect_for
+from .submitted import helper_frame
+
+__all__ = ["QueuedClient"]
+
+QUEUE_NAMES = ("max_queue", "max_queue_per_tenant", "on_full", "ageing", "weights")
+CALL_NAMES = ("priority", "tenant", "deadline", "max_wait", "mode")
+OWN_NAMES = frozenset({*LIMIT_NAMES, *QUEUE_NAMES, *CALL_NAMES, "limits", "estimator"})
+_HOPELESS = (Kind.EXHAUSTED, Kind.TOO_LARGE)  # the SDKs retry these; waiting changes nothing
+
+
+class Runtime:
+    """What a client and its copies share: worker, limits and lane; and what only one of them has, its options."""
+
+    def __init__(self, provider: str, given: Mapping[str, Any]) -> None:
+        named = {name: given[name] for name in given if name in LIMIT_NAMES}
+        limits = given.get("limits")
+        if limits is None:
+            named = {**limits_from_environment(), **named}
+        self.provider = provider
+        self.limits = split_limits(limits, named)
+        self.estimator = given.get("estimator")
+        if self.estimator is not None and not callable(self.estimator):
+            raise TypeError(f"estimator must be a function of the request body, not {self.estimator!r}")
+        queue = {name: given[name] for name in QUEUE_NAMES if given.get(name) is not None}
+        if "weights" in queue:
+            queue["weights"] = tuple(sorted(queue["weights"].items()))
+        self.worker = worker_for(QueueSettings(**queue))
+        options = {name: given[name] for name in CALL_NAMES if given.get(name) is not None}
+        options.setdefault("mode", os.environ.get(PREFIX + "MODE") or "future")
+        self.options = CallOptions(**options)
+        self.lane = Lane()
+        self.hint = SerialHint()
+        self.tally = Tally()
+
+    def with_options(self, changes: Mapping[str, Any]) -> Runtime:
+        """The same queue with other options for its calls."""
+        twin = object.__new__(Runtime)
+        twin.__dict__.update(self.__dict__)
+        twin.options = self.options.replace(**changes)
+        return twin
+
+
+class Tally:
+    """Counts the calls of one client and its copies that have not ended."""
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.changed = threading.Condition()
+
+    def add(self) -> None:
+        with self.changed:
+            self.open += 1
+
+    def drop(self) -> None:
+        with self.changed:
+            self.open -= 1
+            if not self.open:
+                self.changed.notify_all()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until none is open, at most `timeout` seconds; True when none is."""
+        with self.changed:
+            return self.changed.wait_for(lambda: not self.open, timeout)
+
+
+SDKClient = TypeVar("SDKClient")
+
+
+class QueuedClient(Generic[SDKClient]):
+    """The part of a door that is ours; see the doors for what users get.
+
+    It is generic, and has no slots, because the SDKs' clients are just so: only then have a door and its SDK class the
+    same layout, and an instance can be lent to the SDK as one of its own.
+
+    Class attributes:
+        _provider: what the dialects call it.
+        _endpoints: path endings of the POSTs that spend rate limit.
+    """
+
+    _provider: ClassVar[str]
+    _endpoints: ClassVar[tuple[str, ...]]
+    _sdk: ClassVar[Any]
+    _base: ClassVar[Any]
+    _runtime: Runtime
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if QueuedClient not in cls.__bases__:
+            return  # a user's own subclass of a door
+        base = cls._base = cls.__mro__[cls.__mro__.index(QueuedClient) + 1]
+        cls._sdk = sys.modules[base.__module__.partition(".")[0]]
+        cls.__init__ = _initializer(base)  # type: ignore[method-assign]
+        cls.copy = cls.with_options = _copier(base)  # type: ignore[attr-defined]
+
+    # -- the seam -----------------------------------------------------------------------------------------------------
+
+    def request(self, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None) -> Any:
+        """Queue what spends rate limit, and send the rest as the SDK does."""
+        send = super().request  # type: ignore[misc]
+        runtime = self._runtime
+        if _disabled() or not self._spends(options):
+            return send(cast_to, options, stream=stream, stream_cls=stream_cls)
+        if self.is_closed():  # type: ignore[attr-defined]
+            raise WorkerStopped("this client is closed: make a new one, or submit before close()")
+        if runtime.worker.closed:
+            runtime.worker = worker_for(QueueSettings())
+        call = QueuedCall(self, send, runtime, self._account(runtime), cast_to, options, stream, stream_cls)
+        if runtime.options.mode == "blocking" or in_call() or call.consumed_at_once() or self._called_by_helper():
+            return call.in_own_thread()
+        return call.as_future()
+
+    def _called_by_helper(self) -> bool:
+        """Whether the SDK's own helper code made this call: it was written for answers, and gets answers."""
+        return helper_frame(self._sdk.__name__, 2)
+
+    def _spends(self, options: Any) -> bool:
+        if options.method.lower() != "post":
+            return False
+        path: str = options.url
+        return path.partition("?")[0].rstrip("/").endswith(self._endpoints)
+
+    def _account(self, runtime: Runtime) -> Account:
+        base_url = str(self.base_url)  # type: ignore[attr-defined]
+        dialect = dialect_for(runtime.provider, base_url)
+        return account_for(runtime.provider, base_url, self._identity(), runtime.limits, dialect)
+
+    def _identity(self) -> str:
+        """Whose limits: the key and what else tells accounts apart. Only ever used as a digest."""
+        parts = []
+        for name in ("api_key", "auth_token", "organization", "project", "_api_key_provider"):
+            value = getattr(self, name, None)
+            if value:
+                parts.append(value if isinstance(value, str) else f"{name}-{id(value)}")
+        return "\n".join(parts)
+
+    # -- the SDK's hooks: each is the SDK's own unless this thread is making an attempt -------------------------------
+
+    def _build_request(self, options: Any, *, retries_taken: int = 0, **kwargs: Any) -> Any:
+        attempt = current_attempt()
+        made = retries_taken if attempt is None else retries_taken + attempt.made
+        return super()._build_request(options, retries_taken=made, **kwargs)  # type: ignore[misc]
+
+    def _process_response(self, *, response: Any, retries_taken: int = 0, **kwargs: Any) -> Any:
+        attempt = current_attempt()
+        if attempt is not None:
+            attempt.saw(response)
+            retries_taken += attempt.made
+        return super()._process_response(  # type: ignore[misc]
+            response=response, retries_taken=retries_taken, **kwargs
+        )
+
+    def _should_retry(self, response: Any) -> bool:
+        attempt = current_attempt()
+        if attempt is not None:
+            outcome = attempt.judge(response)
+            if outcome.kind in _HOPELESS:
+                return False
+            if attempt.may_wait(outcome):
+                return True
+        return bool(super()._should_retry(response))  # type: ignore[misc]
+
+    def _sleep_for_retry(self, *, retries_taken: int, max_retries: int, options: Any, response: Any) -> None:
+        attempt = current_attempt()
+        if attempt is None:
+            super()._sleep_for_retry(  # type: ignore[misc]
+                retries_taken=retries_taken, max_retries=max_retries, options=options, response=response
+            )
+            return
+        if response is None:
+            attempt.outcome = None
+            raise attempt.again(connection_error(self._sdk, lambda: self._build_request(options)))
+        attempt.judge(response)
+        raise attempt.again(super()._make_status_error_from_response(response))  # type: ignore[misc]
+
+    def _make_status_error_from_response(self, response: Any) -> Any:
+        error = super()._make_status_error_from_response(response)  # type: ignore[misc]
+        attempt = current_attempt()
+        if attempt is not None and attempt.may_wait(attempt.judge(response)):
+            raise attempt.again(error)  # its retries are used up, but waiting for a limit is none
+        return error
+
+    # -- for users ----------------------------------------------------------------------------------------------------
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until every call made so far has ended, at most `timeout` seconds; True when they have."""
+        return self._runtime.tally.wait(timeout)
+
+    def cancel(self) -> int:
+        """Cancel this client's calls that still wait in the queue; answers how many. What was sent goes on."""
+        tally = self._runtime.tally
+        return self._runtime.worker.cancel_queued(lambda job: getattr(job, "tally", None) is tally)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the client as `concurrent.futures.Executor.shutdown` ends an executor.
+
+        Args:
+            wait: block until the calls made so far have ended, and close the HTTP client then. Otherwise they go on,
+                and the HTTP client is closed when it is collected.
+            cancel_futures: cancel the calls that still wait in the queue.
+        """
+        if cancel_futures:
+            self.cancel()
+        if wait:
+            self.close()
+
+    def close(self) -> None:
+        """Wait for the calls made so far, then close the HTTP client; as at the end of a `with` block."""
+        runtime = getattr(self, "_runtime", None)  # not there when the SDK refused its arguments
+        if runtime is not None and not in_call():
+            runtime.tally.wait()
+        super().close()  # type: ignore[misc]
+
+
+def _initializer(base: Any) -> Callable[..., None]:
+    @functools.wraps(base.__init__)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        ours = {name: kwargs.pop(name) for name in list(kwargs) if name in OWN_NAMES}
+        cls = type(self)
+        # The SDKs look at the exact class in their constructors (anthropic finds credentials by it).
+        self.__class__ = base
+        try:
+            base.__init__(self, *args, **kwargs)
+        finally:
+            self.__class__ = cls
+        self._runtime = Runtime(cls._provider, ours)
+        self._runtime.lane.width = _connections(self._client)
+
+    return __init__
+
+
+def _copier(base: Any) -> Callable[..., Any]:
+    @functools.wraps(base.copy)
+    def copy(self: Any, **kwargs: Any) -> Any:
+        ours = {name: kwargs.pop(name) for name in CALL_NAMES if name in kwargs}
+        stranger = next((name for name in kwargs if name in OWN_NAMES), None)
+        if stranger is not None:
+            raise TypeError(f"{stranger}= belongs to the client, whose copies share one queue: OpenAI({stranger}=...)")
+        runtime = self._runtime.with_options(ours)
+        twin = object.__new__(base)
+        twin.__dict__ = self.__dict__
+        made = base.copy(twin, **kwargs)
+        made.__class__ = type(self)
+        made._runtime = runtime
+        return made
+
+    return copy
+
+
+def _disabled() -> bool:
+    return os.environ.get(PREFIX + "DISABLE", "") not in ("", "0")
+
+
+def _connections(http_client: Any) -> float:
+    """How many connections an HTTP client opens at most; math.inf when it does not say."""
+    with suppress(AttributeError, TypeError):
+        return float(http_client._transport._pool._max_connections)
+    return math.inf

@@ -1,0 +1,112 @@
+"""The door to OpenAI: the SDK's clients, queued, and everything else of the SDK as it is.
+
+    from ratelimited_llm.openai import OpenAI        # was: from openai import OpenAI
+    from ratelimited_llm import openai               # was: import openai
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import openai as _openai
+from openai import _legacy_response, _module_client, _response  # noqa: F401 - the raw classes are looked up there
+
+from .client import QueuedClient
+from .mirror import mirror
+
+if TYPE_CHECKING:
+    from openai import *  # noqa: F403
+
+_ENDPOINTS = (
+    "/chat/completions",
+    "/completions",
+    "/responses",
+    "/embeddings",
+    "/moderations",
+    "/images/generations",
+    "/images/edits",
+    "/images/variations",
+    "/audio/speech",
+    "/audio/transcriptions",
+    "/audio/translations",
+)
+
+
+class OpenAI(QueuedClient, _openai.OpenAI):
+    """`openai.OpenAI`, queued: each call that spends rate limit returns at once a future that is also its response.
+
+    Takes the SDK's arguments, and of its own, all optional:
+
+    Args:
+        rpm, tpm, rpd, tpd, itpm, otpm: limits per minute and day; what is not given is learned from the answers.
+            (`max_requests_per_minute` and the like are read too.)
+        max_concurrency, min_interval, burst: calls in flight, seconds between sends, requests that may go at once.
+        limits: all of these as one `RateLimits` value.
+        mode: "future" (the default), or "blocking" to wait in the call and return the SDK's plain object.
+        priority, tenant, deadline, max_wait: of every call; see `with_options`, which sets them for some.
+        max_queue, max_queue_per_tenant, on_full: caps on what may wait, and "block" or "raise" when reached.
+        ageing: seconds of waiting that improve a call's priority by one number; None for strict priority.
+        weights: shares of the tenants that are not 1.0.
+        estimator: a function of the request body that answers its prompt tokens; None to estimate and learn.
+
+    Raises:
+        ValueError, TypeError: at once, for a limit or option that makes no sense.
+    """
+
+    _provider = "openai"
+    _endpoints = _ENDPOINTS
+
+
+class AzureOpenAI(QueuedClient, _openai.AzureOpenAI):
+    """`openai.AzureOpenAI`, queued; see `OpenAI`."""
+
+    _provider = "azure"
+    _endpoints = _ENDPOINTS
+
+
+Client = OpenAI
+
+
+class _ModuleClient(QueuedClient, _openai._ModuleClient):
+    """The client behind `openai.chat.completions.create(...)`; reads the SDK module's settings as they are."""
+
+    _provider = "openai"
+    _endpoints = _ENDPOINTS
+
+
+class _AzureModuleClient(QueuedClient, _openai._AzureModuleClient):
+    """The same when `openai.api_type` is "azure"."""
+
+    _provider = "azure"
+    _endpoints = _ENDPOINTS
+
+
+_module_lock = threading.Lock()
+_made: list[Any] = []
+
+
+def _client() -> Any:
+    """The module-level client, made by the SDK's own rules but of our classes."""
+    with _module_lock:
+        if not _made:
+            ours = {"_client": None, "_ModuleClient": _ModuleClient, "_AzureModuleClient": _AzureModuleClient}
+            kept = {name: getattr(_openai, name) for name in ours}
+            try:
+                vars(_openai).update(ours)
+                _made.append(_openai._load_client())
+            finally:
+                vars(_openai).update(kept)  # `import openai` elsewhere stays the plain one
+        return _made[0]
+
+
+def _resource(name: str) -> Any:
+    return lambda: getattr(_client(), name)
+
+
+mirror(
+    __name__,
+    _openai,
+    {name: _resource(name) for name in vars(_module_client) if not name.startswith("_") and hasattr(_openai, name)
+     and type(vars(_module_client)[name]).__name__.endswith("Proxy")},
+)

@@ -1,0 +1,57 @@
+"""A copy of a request body as it is now, so that what the caller changes later changes nothing."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+__all__ = ["snapshot"]
+
+DEEPEST = 200  # levels; json itself gives up at about a thousand, with a RecursionError
+
+
+def snapshot(value: Any, depth: int = 0) -> Any:
+    """Copy what JSON is made of, level by level; other values the SDK may know how to send are deep-copied.
+
+    Raises:
+        TypeError: for a value that cannot be JSON.
+        ValueError: for one nested too deeply, or containing itself, or text that is no valid Unicode.
+    """
+    kind = type(value)
+    if kind is str:
+        if not value.isascii():
+            value.encode()  # a lone surrogate cannot be sent; better to hear of it here
+        return value
+    if kind is int or kind is bool or value is None:
+        return value
+    if depth > DEEPEST:
+        raise ValueError(f"the request body is nested more than {DEEPEST} levels deep, or contains itself")
+    if kind is dict:
+        return {key: snapshot(item, depth + 1) for key, item in value.items()}
+    if kind is list or kind is tuple:
+        return [snapshot(item, depth + 1) for item in value]
+    return _other(value, depth)
+
+
+def _other(value: Any, depth: int) -> Any:
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value!r} cannot be sent: JSON has no such number")
+        return value
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return {key: snapshot(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, Iterator):
+        return [snapshot(item, depth + 1) for item in value]
+    if isinstance(value, (list, tuple)):
+        return [snapshot(item, depth + 1) for item in value]
+    if isinstance(value, (set, frozenset, bytes, bytearray, memoryview, complex)) or type(value) is object:
+        json.dumps(value)  # raises the TypeError that everybody knows
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # what cannot be copied is sent as it is then, as the SDK would
+        return value
