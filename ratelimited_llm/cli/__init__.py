@@ -1,0 +1,38 @@
+"""The command line: `ratelimited-llm demo`, `ratelimited-llm sim`. Each command is a file of this folder.
+
+Exit codes: 0 done, 1 failed, 2 the command line makes no sense, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from .. import __version__
+from . import demo, sim
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; answers the exit code. `argv` is without the program's name; None for `sys.argv`."""
+    args = _parser().parse_args(argv)
+    try:
+        code = args.run(args)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return int(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ratelimited-llm",
+        description="Every LLM call queued, kept inside the provider's rate limits, and retried by one authority.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(title="commands", dest="command_name", required=True, metavar="COMMAND")
+    demo.add_parser(commands)
+    sim.add_parser(commands)
+    return parser
