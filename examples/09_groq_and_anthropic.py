@@ -19,7 +19,7 @@ rhymes = [
 ]
 origins = [
     anthropic.messages.create(
-        model="claude-sonnet-4-5",
+        model="claude-haiku-4-5",
         messages=[{"role": "user", "content": f"Where does the word {word} come from?"}],
         max_tokens=60,
     )

@@ -90,7 +90,7 @@ class Calibrator:
                 self._marks.append(mark)
                 break
         self._check_pressing(mark, trail)
-        if len(self._marks) == 1:
+        if len(self._marks) == 1 and self.rate == math.inf:
             self.capacity = max(self.capacity, trail.until(sent_at) - trail.until(sent_at - MEMORY / 2.0))
         window = self._window(trail, told, now) if guess else None
         self._measure(trail, guess)
@@ -108,8 +108,8 @@ class Calibrator:
         if took > 0.0 and admitted - 2.0 * mark.amount > 1.1 * before * took:
             self._marks.clear()
             self._marks.append(mark)
-            # Some of it may have gathered while the pace was too low, at most a full bucket.
-            self.rate = max(before, (admitted - self.capacity) / took)
+            # It had gathered while the pace was too low, up to a full bucket; what is beyond that is the new limit.
+            self.rate = max(1.05 * before, (admitted - self.capacity) / took)
 
     def _measure(self, trail: Trail, guess: bool) -> None:
         last = self._marks[-1]

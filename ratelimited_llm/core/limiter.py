@@ -15,11 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 from ..exceptions import BudgetExceeded
 from .feedback import Feedback, Kind, Outcome, Reading
 from .limits import MINUTE, PERIODS, RateLimits
-from .meter import Meter
+from .meter import UNTOLD, Meter
 from .mirrors import Mirrors, charges
 from .pause import FIRST_PAUSE, Pause
 from .ramp import Ramp
@@ -28,6 +29,7 @@ from .request import Cost, Usage
 __all__ = ["Limiter", "Standing"]
 
 MAX_WAIT = 120.0  # seconds: the longest wait that a bare Retry-After can impose (the openai SDK's own bound)
+LEAST_WAIT = 1e-4  # seconds; a shorter one can vanish in the rounding of a clock, and the driver would spin
 PATIENCE = 10.0  # seconds for the first answer of an unknown provider before more are sent
 HOLD_BACK_FROM = 30.0  # rpm below which nothing is held back for urgent calls: one slot would be too much of it
 NEARLY_EMPTY = 10.0  # seconds of refill: a limit that has less left is the likelier one to have refused
@@ -110,7 +112,7 @@ class Limiter:
             self._patient_seen = True
         wait = max(self._gate(now), self._meter_wait(meters, cost, now, urgent))
         if wait > 0.0:
-            return wait
+            return max(wait, LEAST_WAIT)
         self._take(key, cost, now)
         return 0.0
 
@@ -214,7 +216,7 @@ class Limiter:
             else:
                 mirrors.lapse(flight.cost)
         if kind is Kind.OK and self._concurrency < (self.limits.max_concurrency or math.inf):
-            self._concurrency += 0.1  # a cap that was learned is tried again, slowly
+            self._concurrency += 0.02  # a cap that was learned is tried again, slowly
 
     def _undo(self, flight: _Flight, now: float) -> None:
         if not flight.undone:
@@ -251,7 +253,7 @@ class Limiter:
         name, limit = reading.dimension, reading.limit
         if name not in PERIODS:
             return
-        if limit is not None and not (1.0 <= limit < math.inf and self._plausible(name, limit, flight.cost, kind)):
+        if limit is not None and not (_sane(limit) and self._plausible(name, limit, flight.cost, kind)):
             return
         configured = getattr(self.limits, name)
         mirrors = meters.get(name)
@@ -294,8 +296,7 @@ class Limiter:
             name = self._culprit(feedback, flight)
             self._undo(flight, now)
             wait = self._measured(name, flight, feedback, fresh, now)
-        if wait > 0.0:
-            self._pause.order(now + wait)
+        self._pause.order(now + wait)
 
     def _culprit(self, feedback: Feedback, flight: _Flight) -> str | None:
         """Which limit refused: the one it names, or the one that has too little left, or the likeliest."""
@@ -304,7 +305,7 @@ class Limiter:
         if outcome.dimension in PERIODS:
             name = outcome.dimension
             known = name in meters and meters[name].meter.told
-            if not known and outcome.limit is not None and outcome.limit >= 1.0 and self.learn:
+            if not known and _sane(outcome.limit) and self.learn:
                 self._tell(name, outcome.limit, flight.sent_at)
             return name if name in meters else None
         for reading in feedback.readings:
@@ -326,7 +327,7 @@ class Limiter:
             return max(min(outcome.retry_after or FIRST_PAUSE, MAX_WAIT), self._pause.backoff())
         assert self._meters is not None
         mirrors = self._meters[name]
-        if outcome.limit is not None and outcome.limit >= 1.0 and not getattr(self.limits, name) and self.learn:
+        if _sane(outcome.limit) and not getattr(self.limits, name) and self.learn:
             mirrors.relimit(outcome.limit)
         told = _told_wait(outcome, PERIODS[name], mirrors.asked(flight.cost))
         hint = told if told is not None else _window_end(feedback.readings, name, now - flight.sent_at)
@@ -374,6 +375,11 @@ class Limiter:
                 yield Standing(name, max(0.0, meter.level - meter.pledged), meter.limit, meter.period)
 
 
+def _sane(limit: float | None) -> TypeGuard[float]:
+    """Whether a limit that was told can be one; 0, -1 and NaN are seen in the wild."""
+    return limit is not None and 1.0 <= limit < UNTOLD
+
+
 def _told_wait(outcome: Outcome, period: float, amount: float) -> float | None:
     """The wait that a refusal asks for, as far as it is to be believed; None when it names none.
 
@@ -381,7 +387,7 @@ def _told_wait(outcome: Outcome, period: float, amount: float) -> float | None:
     710") may be longer, and no longer than they say.
     """
     told = outcome.retry_after
-    if outcome.used is None or not outcome.limit or not math.isfinite(outcome.used + outcome.limit):
+    if outcome.used is None or not _sane(outcome.limit) or not math.isfinite(outcome.used):
         return None if told is None else min(told, MAX_WAIT)
     short = outcome.used + (outcome.requested or amount) - outcome.limit
     if short <= 0.0:

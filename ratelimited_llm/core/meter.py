@@ -22,7 +22,7 @@ GUARD_AT_FIRST = 0.3  # the same before the first answer: the first requests als
 GUARD_IN_DRIFT = 1.0  # the same while somebody else spends the same limit
 AMBIGUITY = 0.1  # seconds around a snapshot in which the order of arrival is not known
 ROUND_TRIP = 0.3  # seconds by which we may hear later of what was given back than the provider did it
-UNTOLD = 1e9  # units per period of a limit that nobody has told: no limit, until a refusal measures one
+UNTOLD = 1e12  # units per period of a limit that nobody has told: no limit, until a refusal measures one
 TRIAL = 0.3  # seconds in which a first call of a window would be refused, if the window had not begun
 MINUTE = 60.0
 WINDOW_FROM = 1.5  # seconds: waits and resets are told in whole seconds by some, so less is no sign of a window
@@ -37,11 +37,12 @@ class Meter:
         now: the moment from which it is full.
         capacity: units that a full bucket holds; None for a whole period's worth.
         guarded: whether to keep the guard band (not for limits that are our own, like a minimum interval).
+        owes: whether it can be in debt, since calls are charged when they end as well.
     """
 
     __slots__ = (
         "_alike", "_bounded", "_calibrator", "_drift", "_ends", "_trial_until", "boundary", "capacity", "full_since", "guard", "guarded", "level",
-        "limit", "period", "pledged", "rate", "returned", "span", "spent", "stamp",
+        "limit", "margin", "owes", "period", "pledged", "rate", "returned", "span", "spent", "stamp",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +53,7 @@ class Meter:
         *,
         capacity: float | None = None,
         guarded: bool = True,
+        owes: bool = False,
     ) -> None:
         self.limit = UNTOLD if limit is None else limit
         self.period = period
@@ -62,6 +64,8 @@ class Meter:
         self.pledged = 0.0  # what calls in flight will still be charged when they end
         self.guarded = guarded
         self.guard = GUARD_AT_FIRST if guarded else 0.0
+        self.owes = owes
+        self.margin = 0.0  # units kept back while somebody else spends the same limit: we hear of it late
         self.boundary = math.inf  # when the window ends, if the provider counts in windows
         self.span = period  # seconds of such a window
         self.spent = Trail()
@@ -107,6 +111,7 @@ class Meter:
         nominal = self.limit / self.period
         taken = self._drift.rate if self._drift is not None else 0.0
         self.rate = min(max(nominal - taken, 0.02 * nominal), measured)
+        self.margin = GUARD_IN_DRIFT * self.rate if taken and self.guarded else 0.0
 
     # -- spending ---------------------------------------------------------------------------------------------------
 
@@ -134,13 +139,13 @@ class Meter:
             self.capacity += max(1.0, 0.02 * self.capacity)  # all of it was let in: there may be more
         self.level = self.capacity - self.spent.since(start - 2 * GUARD)
         self.full_since = start
-        # The length of such a window was measured too, so it may not have ended yet: one call goes first.
-        self._trial_until = -math.inf if self.told else start + TRIAL
+        # When it ends is known from answers that took their time, so it may not have yet: one call goes first.
+        self._trial_until = start + TRIAL
 
     def wait(self, amount: float, pledge: float, now: float, held_back: float = 0.0) -> float:
         """Seconds until `amount` (and its pledge) fits beside what is held back; math.inf: when a call ends."""
         self.refill(now)
-        target = min(amount + pledge + held_back, self.capacity) + self.pledged
+        target = min(amount + pledge + held_back + self.margin, self.capacity) + self.pledged
         missing = target - self.level
         if missing <= 1e-9 * max(1.0, target):
             return max(0.0, self._trial_until - now) if self.level < self.capacity else 0.0
@@ -245,17 +250,20 @@ class Meter:
             self._drift = Drift()
         if self._drift.learn(self, remaining, sent_at):
             self._retune()
-            if self._drift.rate and self.guarded:
-                self.guard = GUARD_IN_DRIFT
 
     def _suspect_window(self, remaining: float, reset: float, sent_at: float, now: float) -> None:
         """Resets that all speak of one moment, which no bucket would be full at, are the end of a window."""
         full = (self.limit - remaining) * self.period / self.limit
         if self.period > MINUTE or reset <= WINDOW_FROM or abs(reset - full) <= WINDOW_FROM + 0.05 * full:
             self._alike = math.inf
+            if reset > WINDOW_FROM and abs(sent_at + reset - self.boundary) > 2.0 * WINDOW_FROM + 0.05 * full:
+                self.boundary = math.inf  # that is a bucket
             return
         ends = sent_at + reset
-        tolerance = WINDOW_FROM if reset == int(reset) else 0.2 * WINDOW_FROM
+        if abs(ends - self.boundary) < WINDOW_FROM:
+            self.boundary = max(self.boundary, ends + GUARD)  # seen from departure, the latest is the truest
+            return
+        tolerance = WINDOW_FROM if reset == int(reset) else 0.3 * WINDOW_FROM
         if abs(ends - self._ends) > tolerance or self._alike == math.inf:
             self._ends, self._alike = ends, sent_at
         elif sent_at - self._alike > 2.0 * tolerance and ends > now:
@@ -264,7 +272,12 @@ class Meter:
     def turn_windowed(self, boundary: float, span: float | None = None) -> None:
         """From now on it is refilled all at once, the first time at `boundary`."""
         # A learned capacity is what a window of its own length holds.
-        self.span = span if span is not None else max(1.0, self.capacity * self.period / self.limit)
+        if span is None:
+            span = self.period
+            if not self.whole:
+                span = max(1.0, float(round(self.capacity * self.period / self.limit)))
+                self.capacity = self.limit * span / self.period
+        self.span = span
         self.boundary = boundary + (GUARD if self.guarded else 0.0)
 
     # -- what refusals tell -----------------------------------------------------------------------------------------
@@ -331,20 +344,24 @@ class Meter:
 
     def _is_window(self, amount: float, told: float | None) -> bool:
         """A bucket would have had enough much sooner than the provider says."""
-        return told is not None and self.period <= MINUTE and told > 2.0 * amount / self.rate + WINDOW_FROM
+        if told is None or self.owes or self.period > MINUTE:
+            return False
+        return 2.0 * amount / self.rate + WINDOW_FROM < told <= self.period + WINDOW_FROM
 
     def _mistaken_window(self, amount: float, sent_at: float, told: float | None, now: float) -> None:
         """Refused although the window had room: it begins later or holds less than we thought, or is none."""
-        ends = now + told + GUARD if told is not None and told > 0.0 else self.boundary
-        if not self.told:
-            admitted = self.spent.before(sent_at) - self.spent.before(self.full_since - 2 * GUARD)
-            if admitted < 0.1 * self.capacity:
-                self.span = max(1.0, self.span + ends - self.full_since) if ends < self.boundary else self.span
-            else:
-                self.capacity, self._bounded = max(amount, admitted), True
-        elif self.level > 0.25 * self.capacity and self.boundary - now < 0.75 * self.span:
-            self.boundary = math.inf
-            self._ends = self._alike = -math.inf
-        if self.windowed:
-            self.boundary = ends
         self.level = min(self.level, 0.0)
+        admitted = self.spent.until(sent_at) - self.spent.before(self.full_since - 2 * GUARD)
+        early = admitted <= max(amount, 0.1 * self.capacity)  # hardly one was let in, so the one before still counts
+        ends = self.boundary if told is None or (told <= WINDOW_FROM and not early) else now + told + GUARD
+        if early:
+            if not self.told and ends < self.boundary:
+                self.span = max(1.0, self.span + ends - self.full_since)
+            self.boundary = ends
+        elif told is not None and told <= WINDOW_FROM and self.boundary - now > 2.0 * WINDOW_FROM:
+            self.boundary = math.inf  # in the middle of a window nothing comes back that soon
+            self._ends = self._alike = -math.inf
+        else:
+            self.boundary = ends
+            if not self.told:
+                self.capacity, self._bounded = max(amount, admitted), True

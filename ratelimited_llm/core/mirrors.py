@@ -18,6 +18,7 @@ from .request import Cost, Usage
 __all__ = ["RULES", "Mirrors", "charges", "correction"]
 
 RULES = ("reserve", "settle", "actual")
+CORRECTED = ("settle", "actual", "output")  # rules under which a call is charged more when it ends: a bucket can owe
 COMPARISONS = 5  # snapshots before another mirror may be followed
 LEAST_WEIGHT = 0.002  # of one snapshot: a provider does not change its rule, so old evidence is good evidence
 WEIGHT_OF_REFUSAL = 0.2  # of a refusal, which says that the mirror that was followed is wrong
@@ -72,7 +73,10 @@ class Mirrors:
     ) -> None:
         names = RULES if rule is None else (rule,)
         self.rule = names[0]
-        self.meters = {name: Meter(limit, period, now, capacity=capacity, guarded=guarded) for name in names}
+        self.meters = {
+            name: Meter(limit, period, now, capacity=capacity, guarded=guarded, owes=name in CORRECTED)
+            for name in names
+        }
         self._errors = dict.fromkeys(names, 0.0)
         self._offsets = dict.fromkeys(names, 0.0)
         self._snapshots = 0

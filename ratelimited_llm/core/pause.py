@@ -73,7 +73,7 @@ class Pause:
 
     def refused(self, sent_at: float, now: float) -> bool:
         """One was refused; True when it left after the refusal before was known, so that it is news."""
-        fresh = sent_at > self._last
+        fresh = sent_at >= self._last
         self.refusals += 1
         self._in_a_row += fresh
         self._last = now

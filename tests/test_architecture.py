@@ -1,0 +1,120 @@
+"""The laws of the house that a machine can check: who imports whom, and what the core may not know."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import ratelimited_llm
+
+PACKAGE = Path(ratelimited_llm.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+# What nothing in the core may touch: clocks, threads, I/O, chance.
+IMPURE = {"asyncio", "datetime", "logging", "os", "queue", "random", "select", "socket", "sqlite3", "threading", "time"}
+DOORS = {"openai", "groq", "anthropic"}
+SDKS = {"openai", "groq", "anthropic", "httpx", "httpx2", "requests"}
+
+
+def imports(path: Path, *, at_run_time: bool = False) -> set[tuple[str, int]]:
+    """(module, level) of every import in a file; level is the number of leading dots."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped = set()
+    if at_run_time:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+                skipped.update(ast.walk(node))
+    found = set()
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found.update((alias.name, 0) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.module is None:
+                found.update((alias.name, node.level) for alias in node.names)
+            else:
+                found.add((node.module, node.level))
+    return found
+
+
+def part(path: Path) -> str:
+    """Which room a file stands in: "core", "providers", or the name of a file at the top."""
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0].removesuffix(".py")
+
+
+def inner_imports(path: Path) -> set[str]:
+    """The rooms that a file imports from, at run time."""
+    here = path.relative_to(PACKAGE).parts
+    rooms = set()
+    for module, level in imports(path, at_run_time=True):
+        if level == 0 and module.split(".")[0] == "ratelimited_llm":
+            rooms.add((module.split(".") + ["__init__"])[1])
+        elif level > 0:
+            base = here[: len(here) - level]
+            rooms.add((*base, *module.split("."))[0])
+    return rooms
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "core").glob("*.py")), ids=lambda path: path.stem)
+def test_core_has_no_clock_no_thread_no_chance_and_no_io(path: Path) -> None:
+    """Every file of the core is told the time, and imports nothing that could tell it."""
+    assert not {module.split(".")[0] for module, level in imports(path) if level == 0} & IMPURE
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "core").glob("*.py")), ids=lambda path: path.stem)
+def test_core_imports_only_itself_and_the_exceptions(path: Path) -> None:
+    """The core depends on nobody of the house, and on the standard library outside of it."""
+    assert inner_imports(path) <= {"core", "exceptions"}
+    outside = {module.split(".")[0] for module, level in imports(path) if level == 0}
+    assert outside <= set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "providers").glob("*.py")), ids=lambda path: path.stem)
+def test_dialects_are_pure_and_know_no_sdk(path: Path) -> None:
+    """A dialect turns headers and bodies into values; it imports no SDK, no clock and no thread."""
+    outside = {module.split(".")[0] for module, level in imports(path) if level == 0}
+    assert not outside & (SDKS | {"threading", "time", "socket", "asyncio", "logging"})
+    assert inner_imports(path) <= {"core", "providers"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_doors_import_an_sdk(path: Path) -> None:
+    """An SDK is known to its own door, and to the demo, which runs the plain one beside ours."""
+    allowed = part(path) in DOORS or path == PACKAGE / "cli" / "demo.py"
+    outside = {module.split(".")[0] for module, level in imports(path, at_run_time=True) if level == 0}
+    assert allowed or not outside & SDKS
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nobody_imports_a_door(path: Path) -> None:
+    """Doors are for users: nothing of the house depends on one (but the command line, which is a user)."""
+    if part(path) in DOORS or part(path) in ("cli", "__init__"):
+        return
+    assert not inner_imports(path) & DOORS
+
+
+def test_no_module_is_called_queue() -> None:
+    """A module named like one of the standard library's would be imported in its place by scripts beside it."""
+    assert not [path for path in FILES if path.name == "queue.py"]
+
+
+def test_intervals_are_never_measured_with_the_wall_clock() -> None:
+    """time.time() jumps when somebody sets the clock, so no file calls it."""
+    callers = [
+        path.name
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+        and node.attr == "time"
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "time"
+        and "simulator" not in path.parts  # a provider writes wall-clock moments into its headers
+    ]
+    assert callers == []
+
+
+def test_nothing_is_pickled() -> None:
+    """No file can pickle anything: keys and prompts stay where they are."""
+    assert not [path.name for path in FILES if any(module == "pickle" for module, _ in imports(path))]
