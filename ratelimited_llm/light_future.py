@@ -16,6 +16,7 @@ Longer than a file should be, because these rules can only be checked with every
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
@@ -32,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ratelimited_llm.submitted import add_note_of_submission
 
-__all__ = ["LightFuture", "Owner", "abandon"]
+__all__ = ["LightFuture", "Owner", "abandon", "begin"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -45,6 +46,10 @@ _FINAL = frozenset({CANCELLED_AND_NOTIFIED, FINISHED})
 
 # Windows cannot interrupt a lock that waits before Python 3.14 (cpython #125541): Ctrl-C is noticed between slices.
 _LONGEST_WAIT = 0.2 if sys.platform == "win32" and sys.version_info < (3, 14) else math.inf
+
+# A script that reads none of two thousand failures has been told after the first few.
+MOST_UNREAD_SHOWN = 5
+_unread = itertools.count()
 
 # Reentrant, because a signal handler or a finalizer may cancel futures while its own thread is in a step.
 _lock = threading.RLock()
@@ -128,7 +133,11 @@ class _Failure:
         # half gone. The error's text stays out: it may quote the prompt.
         if not self.read:
             with suppress(Exception):
-                _log.warning("unread_failure: %s, submitted at %s", self.kind, self.where or "an unknown place")
+                number = next(_unread)
+                level = logging.WARNING if number < MOST_UNREAD_SHOWN else logging.DEBUG
+                _log.log(level, "unread_failure: %s, submitted at %s", self.kind, self.where or "an unknown place")
+                if number == MOST_UNREAD_SHOWN:
+                    _log.warning("unread_failure: more calls failed that nobody looked at; see the log at DEBUG")
 
 
 class LightFuture(Future[T]):
@@ -290,6 +299,12 @@ class LightFuture(Future[T]):
         self._call_back(callbacks)
 
     def _call_back(self, callbacks: list[Callable[[Any], object]]) -> None:
+        if not callbacks:
+            return
+        later: callbacks_later | None = getattr(_ending, "later", None)
+        if later is not None:
+            later.kept.append((self, callbacks))
+            return
         for callback in callbacks:
             try:
                 callback(self)
@@ -444,6 +459,43 @@ def _sleep_at(gate: Any, timeout: float | None) -> None:
             return
 
 
+_ending = threading.local()
+
+
+class callbacks_later:  # noqa: N801 - reads as a statement
+    """Within the `with` block, the callbacks of futures that this thread ends are kept; `call` calls them."""
+
+    __slots__ = ("kept", "outer")
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[LightFuture[Any], list[Callable[[Any], object]]]] = []
+
+    def __enter__(self) -> callbacks_later:
+        self.outer: callbacks_later | None = getattr(_ending, "later", None)
+        _ending.later = self
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        _ending.later = self.outer
+
+    def call(self) -> None:
+        """Call what was kept back."""
+        kept, self.kept = self.kept, []
+        for future, callbacks in kept:
+            future._call_back(callbacks)
+
+
+def begin(future: LightFuture[Any]) -> bool:
+    """Mark it as running, for the first time or again; False when it was cancelled, which those who wait then know."""
+    return future._atomically(_start) in (PENDING, RUNNING)
+
+
+def notify_cancelled(future: LightFuture[Any]) -> None:
+    """Tell those in `wait()` and `as_completed()` that it was cancelled; saying so twice does no harm."""
+    if future.cancelled():
+        future._atomically(_start)
+
+
 def abandon(future: LightFuture[Any], exception: BaseException) -> None:
     """In the child of a fork, end an inherited future that nobody will answer here; does nothing if it is over.
 
@@ -462,6 +514,17 @@ def abandon(future: LightFuture[Any], exception: BaseException) -> None:
             future.set_running_or_notify_cancel()
         future.set_exception(exception)
         future._read_failure()
+
+
+def begin(future: LightFuture[Any]) -> bool:
+    """Mark it as running, or tell those who wait that it was cancelled: `set_running_or_notify_cancel` for code of ours.
+
+    Whoever cancels and whoever sends may meet here, so that a second time is no error.
+
+    Returns:
+        True if it is to be sent.
+    """
+    return future._atomically(_start) == PENDING
 
 
 def _renew_waiter(waiter: Any) -> None:

@@ -100,7 +100,7 @@ class Run:
     @property
     def lost(self) -> int:
         """Calls that were neither answered, nor cancelled, nor past their deadline; 0 unless something is wrong."""
-        return sum(state in (State.QUEUED, State.SENDING, State.STREAMING) for state in self.states)
+        return sum(state in (State.NEW, State.QUEUED, State.SENDING, State.STREAMING) for state in self.states)
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ class _Simulation:
 
     def _submit(self, index: int, now: float) -> None:
         given = self.calls[index]
-        if self.bounds.enter(given.tenant) is not None:
+        if self.bounds.enter(index, given.tenant) is not None:
             return
         most = given.output if given.max_tokens is None else given.max_tokens
         expected = given.prompt + given.output
@@ -243,11 +243,11 @@ class _Simulation:
 
     def _cancel(self, request: QueuedRequest, now: float) -> None:
         if self.machine.cancel(request):
-            self.bounds.leave(request.tenant)
+            self.bounds.leave(request.sequence, request.tenant)
 
     def _step(self, now: float) -> None:
         for request in self.machine.expired(now):
-            self.bounds.leave(request.tenant)
+            self.bounds.leave(request.sequence, request.tenant)
         while True:
             found = self.machine.next(now)
             if isinstance(found, Wait):
@@ -255,7 +255,7 @@ class _Simulation:
                     self.at(found.until, lambda now: None)
                 return
             if isinstance(found, Impossible):
-                self.bounds.leave(found.request.tenant)
+                self.bounds.leave(found.request.sequence, found.request.tenant)
                 continue
             assert isinstance(found, Send)
             self._send(found.request, now)
@@ -264,7 +264,7 @@ class _Simulation:
         index = request.sequence
         if math.isnan(self.result.started_at[index]):
             self.result.started_at[index] = now
-            self.bounds.leave(request.tenant)
+            self.bounds.leave(request.sequence, request.tenant)
         self.result.sends.append((now, index))
         self.at(now + self._trip(), lambda moment: self._arrive(request, moment))
 

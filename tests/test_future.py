@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import logging
 import os
 import signal
@@ -718,8 +719,11 @@ def test_one_line_that_submits_a_million_calls_has_one_string() -> None:
     assert len(places) == 1
 
 
-def test_a_failure_nobody_looked_at_is_logged_when_it_is_collected(ours: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failure_nobody_looked_at_is_logged_when_it_is_collected(
+    ours: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One warning with the error's type and the place, and without its text, which may quote the prompt."""
+    monkeypatch.setattr(light_future, "_unread", itertools.count())
     future = ours(where="script.py:4")
     future.set_exception(ValueError("the prompt"))
     assert caplog.messages == []
@@ -727,6 +731,18 @@ def test_a_failure_nobody_looked_at_is_logged_when_it_is_collected(ours: Any, ca
     gc.collect()
     assert caplog.messages == ["unread_failure: ValueError, submitted at script.py:4"]
     assert (caplog.records[0].name, caplog.records[0].levelno) == ("ratelimited_llm", logging.WARNING)
+
+
+def test_thousands_of_failures_that_nobody_looks_at_are_a_handful_of_warnings(
+    ours: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal is not flooded: after the first few, one line says that there are more."""
+    monkeypatch.setattr(light_future, "_unread", itertools.count())
+    for _ in range(1_000):
+        failed(ours, ValueError())
+    gc.collect()
+    assert len(caplog.messages) == light_future.MOST_UNREAD_SHOWN + 1
+    assert "more calls failed" in caplog.messages[-1]
 
 
 @pytest.mark.parametrize("question", ["result", "exception"])

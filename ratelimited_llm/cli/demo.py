@@ -111,7 +111,7 @@ def _measured(job: Callable[[list[str], dict[str, Any]], list[bool]], prompts: l
     """Run a job against a fresh provider, so that both find the same full limit."""
     from ..simulator import Simulator
 
-    with Simulator("openai", rpm=RPM, tpm=TPM, period=PERIOD, latency=(0.3, 1.2), seed=1) as provider, _no_proxy():
+    with Simulator("openai", rpm=RPM, tpm=TPM, period=PERIOD, latency=(0.2, 0.8), seed=1) as provider, _no_proxy():
         began = time.monotonic()
         answered = job(prompts, {"base_url": provider.base_url, "api_key": "sk-simulated"})
         seconds = time.monotonic() - began

@@ -24,6 +24,7 @@ PATIENCE = 2.0  # how many times the measured span passes without a refusal befo
 MOST_PATIENCE = 60.0  # ... and the seconds that this is at most: each raise is a refusal if nothing has changed
 PRESS = 1.25  # factor of one such raise
 STEP = 12.0  # calls between one raise and the next: more than a quarter of them is what a refusal can hide behind
+DROUGHT = 3  # refusals in a row, with a pause before each, that are more than an empty bucket
 SUDDEN = 4.0  # how many times more came at once than a bucket could have gathered: then it is a window
 
 
@@ -93,10 +94,21 @@ class Calibrator:
         if len(self._marks) == 1 and self.rate == math.inf:
             self.capacity = max(self.capacity, trail.until(sent_at) - trail.until(sent_at - MEMORY / 2.0))
         window = self._window(trail, told, now) if guess else None
+        if fresh:
+            self._forget_drought(trail)
         self._measure(trail, guess)
         span = mark.sent_at - self._marks[0].sent_at
         self._press_at = now + min(PATIENCE * span + 2.0, MOST_PATIENCE)
         return window
+
+    def _forget_drought(self, trail: Trail) -> None:
+        """A provider that refused everybody for a while says nothing about its rate by that."""
+        marks = self._marks
+        if len(marks) <= DROUGHT or trail.until(marks[-1].sent_at) <= trail.until(marks[-2].sent_at):
+            return
+        if trail.until(marks[-2].sent_at) <= trail.until(marks[-1 - DROUGHT].sent_at):
+            while len(marks) > 2:
+                marks.popleft()
 
     def _check_pressing(self, mark: _Mark, trail: Trail) -> None:
         """More went through at a raised pace than the old rate explains: what was measured before is history."""

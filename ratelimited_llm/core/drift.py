@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 __all__ = ["Drift"]
 
 MEMORY = 3.0  # seconds over which the spending of others is smoothed
+COMPANY = 300.0  # seconds that somebody who spent noticeably is remembered
 SPACING = 1.0  # seconds between the snapshots that are compared: ten times the ambiguity of either
-AMBIGUITY = 0.1  # seconds around a snapshot in which the order of arrival is not known
 
 
 class Drift:
@@ -20,12 +20,15 @@ class Drift:
 
     Attributes:
         rate: as learned so far; 0.0 while we are alone.
+        company: whether there has been somebody else lately, who may come back at any moment.
     """
 
-    __slots__ = ("_anchor", "rate")
+    __slots__ = ("_anchor", "_seen_at", "company", "rate")
 
     def __init__(self) -> None:
         self.rate = 0.0
+        self.company = False
+        self._seen_at = -math.inf
         self._anchor: tuple[float, float] | None = None  # the last snapshot that was compared: moment, remaining
 
     def learn(self, meter: Meter, remaining: float, sent_at: float) -> bool:
@@ -48,10 +51,13 @@ class Drift:
         self.rate += (1.0 - math.exp(-elapsed / MEMORY)) * (min(vanished, nominal) - self.rate)
         if self.rate < 0.01 * nominal:
             self.rate = 0.0
+        elif self.rate > 0.05 * nominal:
+            self._seen_at = sent_at
+        self.company = sent_at - self._seen_at < COMPANY
         return True
 
 
 def _around(meter: Meter, moment: float) -> float:
     """Units that moved within the ambiguity of that moment."""
-    first, last = moment - AMBIGUITY, moment + AMBIGUITY
+    first, last = moment - meter.ambiguity, moment + meter.ambiguity
     return sum(trail.before(last) - trail.before(first) for trail in (meter.spent, meter.returned))

@@ -7,6 +7,7 @@ measurement. What is not configured is learned: one call goes first, and its ans
     meter, mirrors    what a limit holds, under which charging rule
     drift             what others spend of it
     calibrator        what it gives, when nobody tells
+    claims            how far what a provider says is believed
     pause, ramp       who may go at all, after trouble and into the unknown
 """
 
@@ -15,12 +16,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TypeGuard
 
 from ..exceptions import BudgetExceeded
-from .feedback import Feedback, Kind, Outcome, Reading
-from .limits import MINUTE, PERIODS, RateLimits
-from .meter import UNTOLD, Meter
+from .claims import MAX_WAIT, plausible, sane, told_wait, window_end
+from .feedback import Feedback, Kind, Reading
+from .limits import PERIODS, RateLimits
+from .meter import Meter
 from .mirrors import Mirrors, charges
 from .pause import FIRST_PAUSE, Pause
 from .ramp import Ramp
@@ -28,7 +29,6 @@ from .request import Cost, Usage
 
 __all__ = ["Limiter", "Standing"]
 
-MAX_WAIT = 120.0  # seconds: the longest wait that a bare Retry-After can impose (the openai SDK's own bound)
 LEAST_WAIT = 1e-4  # seconds; a shorter one can vanish in the rounding of a clock, and the driver would spin
 PATIENCE = 10.0  # seconds for the first answer of an unknown provider before more are sent
 HOLD_BACK_FROM = 30.0  # rpm below which nothing is held back for urgent calls: one slot would be too much of it
@@ -157,7 +157,7 @@ class Limiter:
 
     def _gate(self, now: float) -> float:
         """Seconds that everybody has to wait, whatever the call costs."""
-        if len(self._flights) >= self._concurrency:
+        if len(self._flights) + 1 > self._concurrency:
             return math.inf
         wait = self._pause.wait(now)
         if not self._answered:
@@ -253,7 +253,7 @@ class Limiter:
         name, limit = reading.dimension, reading.limit
         if name not in PERIODS:
             return
-        if limit is not None and not (_sane(limit) and self._plausible(name, limit, flight.cost, kind)):
+        if limit is not None and not (sane(limit) and (kind is not Kind.OK or plausible(name, limit, flight.cost))):
             return
         configured = getattr(self.limits, name)
         mirrors = meters.get(name)
@@ -268,11 +268,6 @@ class Limiter:
             return  # the caller wants to use less than there is: what is left of the whole says nothing about that
         if 0.0 <= reading.remaining < math.inf:
             mirrors.read(reading, flight.cost, flight.sent_at, flight.held.get(name), now)
-
-    @staticmethod
-    def _plausible(name: str, limit: float, cost: Cost, kind: Kind) -> bool:
-        """A limit smaller than one call that was let in is none."""
-        return kind is not Kind.OK or RULES.get(name) in ("requests", "output") or limit >= cost.input_tokens
 
     def _tell(self, name: str, limit: float, since: float) -> Mirrors:
         """A limit that nobody had told is known now: mirror it, with all that is on its way."""
@@ -305,14 +300,15 @@ class Limiter:
         if outcome.dimension in PERIODS:
             name = outcome.dimension
             known = name in meters and meters[name].meter.told
-            if not known and _sane(outcome.limit) and self.learn:
+            if not known and sane(outcome.limit) and self.learn:
                 self._tell(name, outcome.limit, flight.sent_at)
             return name if name in meters else None
         for reading in feedback.readings:
             mirrors = meters.get(reading.dimension)
-            if mirrors is not None and reading.remaining is not None and mirrors.meter.whole:
-                if reading.remaining < mirrors.asked(flight.cost):
-                    return reading.dimension
+            if mirrors is None or reading.remaining is None or not mirrors.meter.whole:
+                continue
+            if reading.remaining < mirrors.asked(flight.cost):
+                return reading.dimension
         return min(meters, key=lambda name: self._left(meters[name].meter), default=None)
 
     @staticmethod
@@ -327,18 +323,18 @@ class Limiter:
             return max(min(outcome.retry_after or FIRST_PAUSE, MAX_WAIT), self._pause.backoff())
         assert self._meters is not None
         mirrors = self._meters[name]
-        if _sane(outcome.limit) and not getattr(self.limits, name) and self.learn:
+        if sane(outcome.limit) and not getattr(self.limits, name) and self.learn:
             mirrors.relimit(outcome.limit)
-        told = _told_wait(outcome, PERIODS[name], mirrors.asked(flight.cost))
-        hint = told if told is not None else _window_end(feedback.readings, name, now - flight.sent_at)
+        told = told_wait(outcome, PERIODS[name], mirrors.asked(flight.cost))
+        hint = told if told is not None else window_end(feedback.readings, name, now - flight.sent_at)
         mirrors.refused(flight.cost, flight.sent_at, hint, now, fresh=fresh, held=flight.held.get(name))
         meter = mirrors.meter
         if meter.searching:
             self._ramp = Ramp.search(meter.before_refusal)
         elif self._ramp is not None:
             self._ramp.over = True
-        wait = max(self._own_wait(meter, mirrors.asked(flight.cost), now) if told is None else told,
-                   self._pause.backoff())
+        wait = told if told is not None else self._own_wait(meter, mirrors.asked(flight.cost), now)
+        wait = max(wait, self._pause.backoff())
         mirrors.resynchronise(flight.cost, wait, flight.sent_at, now)
         return wait
 
@@ -373,35 +369,3 @@ class Limiter:
             meter.refill(now)
             if meter.told:
                 yield Standing(name, max(0.0, meter.level - meter.pledged), meter.limit, meter.period)
-
-
-def _sane(limit: float | None) -> TypeGuard[float]:
-    """Whether a limit that was told can be one; 0, -1 and NaN are seen in the wild."""
-    return limit is not None and 1.0 <= limit < UNTOLD
-
-
-def _told_wait(outcome: Outcome, period: float, amount: float) -> float | None:
-    """The wait that a refusal asks for, as far as it is to be believed; None when it names none.
-
-    A bare wait is believed up to two minutes. One that comes with its reasons ("Limit 100000, Used 99922, Requested
-    710") may be longer, and no longer than they say.
-    """
-    told = outcome.retry_after
-    if outcome.used is None or not _sane(outcome.limit) or not math.isfinite(outcome.used):
-        return None if told is None else min(told, MAX_WAIT)
-    short = outcome.used + (outcome.requested or amount) - outcome.limit
-    if short <= 0.0:
-        return None if told is None else min(told, MAX_WAIT)
-    exact = short * period / outcome.limit
-    return exact if told is None else min(told, max(exact + 1.0, MINUTE))
-
-
-def _window_end(readings: tuple[Reading, ...], name: str, age: float) -> float | None:
-    """When nothing is left, the time until all is there again: a whole period in a bucket, less in a window."""
-    for reading in readings:
-        if reading.dimension == name and reading.reset is not None and reading.remaining is not None and reading.limit:
-            period = PERIODS[name]
-            full = (reading.limit - reading.remaining) * period / reading.limit
-            if abs(reading.reset - full) > 1.5 + 0.05 * full:
-                return max(0.0, reading.reset - age)
-    return None

@@ -5,6 +5,9 @@ refill covers the difference (measured in simulation: 0.998 of the limit used an
 costs that percent for ever). What an answer tells (`remaining`) is a snapshot of some moment near the departure of
 that request: what left within a tenth of a second of it may or may not be counted in. So a reading is an interval
 that the mirror is clamped into, never an assignment. A refusal, though, is a measurement: see `refused`.
+
+Longer than most files here: bucket and window, readings and refusals all move the same few numbers, and every one of
+them has to know what the others did last.
 """
 
 from __future__ import annotations
@@ -21,9 +24,15 @@ GUARD = 0.1  # seconds of refill kept back, once the provider has answered
 GUARD_AT_FIRST = 0.3  # the same before the first answer: the first requests also wait for connections
 GUARD_IN_DRIFT = 1.0  # the same while somebody else spends the same limit
 AMBIGUITY = 0.1  # seconds around a snapshot in which the order of arrival is not known
-ROUND_TRIP = 0.3  # seconds by which we may hear later of what was given back than the provider did it
+ROUND_TRIP = 1.0  # seconds by which we may hear later of what was given back than the provider did it
 UNTOLD = 1e12  # units per period of a limit that nobody has told: no limit, until a refusal measures one
 TRIAL = 0.3  # seconds in which a first call of a window would be refused, if the window had not begun
+MOST_AMBIGUITY = 1.0  # seconds, the same on the slowest network
+CONTRADICTION = 2.0  # seconds in which two snapshots that exclude one another say that the network is a slow one
+LIFTED_LATELY = 5.0  # seconds after a reading raised the level in which a refusal speaks against it
+DISTRUST = 30.0  # seconds in which readings only lower the level after that
+FULL_STOP = 1.0  # seconds until a limit that nobody has told is looked at again, should it ever seem used up
+TRUSTED = 10  # windows, after which an untold limit is tried again: it may have grown
 MINUTE = 60.0
 WINDOW_FROM = 1.5  # seconds: waits and resets are told in whole seconds by some, so less is no sign of a window
 
@@ -41,7 +50,8 @@ class Meter:
     """
 
     __slots__ = (
-        "_alike", "_bounded", "_calibrator", "_drift", "_ends", "_trial_until", "boundary", "capacity", "full_since", "guard", "guarded", "level",
+        "_alike", "_bounded", "_calibrator", "_disproved", "_drift", "_ends", "_lift_from", "_lifted_at",
+        "_lowered_at", "_trial_until", "ambiguity", "boundary", "capacity", "full_since", "guard", "guarded", "level",
         "limit", "margin", "owes", "period", "pledged", "rate", "returned", "span", "spent", "stamp",
     )  # fmt: skip
 
@@ -73,8 +83,13 @@ class Meter:
         self._drift: Drift | None = None
         self._calibrator: Calibrator | None = None
         self._ends, self._alike = -math.inf, -math.inf  # the end of a window that resets speak of, and since when
+        self.ambiguity = AMBIGUITY
+        self._lowered_at = -math.inf  # when a reading last lowered the level
+        self._lifted_at = -math.inf  # when a reading last raised it ...
+        self._lift_from = -math.inf  # ... and when a call has to have left, for its reading to do so
         self._trial_until = -math.inf  # until then one call tries whether a new window has really begun
-        self._bounded = False  # whether a refusal has measured what a window of an untold limit holds
+        self._bounded = 0  # windows for which the last refusal's measure of what an untold one holds is believed
+        self._disproved = False  # whether it was taken for a window and was none
         self.rate = 0.0  # units per second that come back to us
         self._retune()
 
@@ -111,7 +126,8 @@ class Meter:
         nominal = self.limit / self.period
         taken = self._drift.rate if self._drift is not None else 0.0
         self.rate = min(max(nominal - taken, 0.02 * nominal), measured)
-        self.margin = GUARD_IN_DRIFT * self.rate if taken and self.guarded else 0.0
+        company = self.guarded and self._drift is not None and self._drift.company
+        self.margin = GUARD_IN_DRIFT * self.rate if company else 0.0
 
     # -- spending ---------------------------------------------------------------------------------------------------
 
@@ -135,8 +151,10 @@ class Meter:
         """A new window has begun; what left just before its start may have arrived in it."""
         start = self.boundary + math.floor((now - self.boundary) / self.span) * self.span
         self.boundary = start + self.span
-        if not self.told and not self._bounded and self.level <= 0.0:
-            self.capacity += max(1.0, 0.02 * self.capacity)  # all of it was let in: there may be more
+        if not self.told and self.level <= 0.0:
+            self._bounded -= 1
+            if self._bounded < 0:
+                self.capacity += max(1.0, 0.02 * self.capacity)  # all of it was let in: there may be more
         self.level = self.capacity - self.spent.since(start - 2 * GUARD)
         self.full_since = start
         # When it ends is known from answers that took their time, so it may not have yet: one call goes first.
@@ -153,7 +171,7 @@ class Meter:
             return max(self.boundary - now, 1e-3)
         if target > self.capacity + 1e-9 and self.pledged > 0:
             return math.inf  # the pledges of those in flight leave no room, however long we wait
-        return missing / self.rate
+        return missing / self.rate if self.rate else FULL_STOP
 
     def take(self, amount: float, pledge: float, now: float) -> None:
         """Charge what leaves now, and remember what it will be charged when it ends."""
@@ -189,7 +207,7 @@ class Meter:
         if limit == self.limit:
             return
         share = limit / self.limit
-        self.capacity = limit if self.whole else self.capacity * share
+        self.capacity = limit if self.whole else min(limit, max(1.0, self.capacity * share))
         self.level = min(self.level, self.capacity)
         self.limit = limit
         self._calibrator = self._drift = None  # they measured against the old limit
@@ -218,7 +236,7 @@ class Meter:
         """
         self.refill(now)
         self.guard = GUARD if self.guarded else 0.0
-        before, after = sent_at - AMBIGUITY, sent_at + AMBIGUITY
+        before, after = sent_at - self.ambiguity, sent_at + self.ambiguity
         if not self.spent.remembers(before) or not self.returned.remembers(before):
             return  # too old to say what has left since
         if reset is not None:
@@ -231,16 +249,21 @@ class Meter:
         at_most += self.returned.since(before)
         if self.whole:
             self._watch_others(remaining, sent_at, now)
-        if not self.windowed or now - sent_at < self.span - (self.boundary - now):
-            self.level = min(self.level, at_most)
+        of_this_window = not self.windowed or now - sent_at < self.span - (self.boundary - now)
+        if of_this_window and at_most < self.level:
+            self.level, self._lowered_at = at_most, now
         if not self.whole:
             return  # the bucket is smaller than the limit that `remaining` is the rest of: it may still be empty
         # Nobody says whether the snapshot is of the arrival or of the answer, so nothing is counted as come back; and
         # what was given back just after it may have been in it, since the provider knew before we did.
-        at_least = min(remaining - max(surely, perhaps, 0.0) - slack + self.returned.since(sent_at + ROUND_TRIP), self.capacity)
+        returned = self.returned.since(sent_at + ROUND_TRIP)
+        at_least = min(remaining - max(surely, perhaps, 0.0) - slack + returned, self.capacity)
         if self.windowed and at_least > self.level + 0.5 * self.capacity:
             self.boundary = now + self.span  # it was refilled: a new window has begun, no later than now
-        self.level = max(self.level, at_least)
+        if at_least > self.level and sent_at >= self._lift_from:
+            if now - self._lowered_at < CONTRADICTION:
+                self.ambiguity = min(1.5 * self.ambiguity, MOST_AMBIGUITY)
+            self.level, self._lifted_at = at_least, now
 
     def _watch_others(self, remaining: float, sent_at: float, now: float) -> None:
         """Learn from two snapshots how much somebody else spends of the same limit."""
@@ -253,6 +276,8 @@ class Meter:
 
     def _suspect_window(self, remaining: float, reset: float, sent_at: float, now: float) -> None:
         """Resets that all speak of one moment, which no bucket would be full at, are the end of a window."""
+        if not 0.0 <= reset <= self.period + WINDOW_FROM:
+            return
         full = (self.limit - remaining) * self.period / self.limit
         if self.period > MINUTE or reset <= WINDOW_FROM or abs(reset - full) <= WINDOW_FROM + 0.05 * full:
             self._alike = math.inf
@@ -293,6 +318,10 @@ class Meter:
             fresh: whether it left after the refusal before was known; otherwise it is the same news again.
         """
         self.refill(now)
+        # A refusal is newer than the snapshots of calls that left before it, and truer than those that had raised the
+        # level: a provider that always says there is a lot left would be asked in vain for ever.
+        doubtful = now - self._lifted_at < LIFTED_LATELY
+        self._lift_from = max(self._lift_from, now + DISTRUST if doubtful and fresh else now)
         if self.windowed:
             self._mistaken_window(amount, sent_at, told, now)
             return
@@ -335,16 +364,16 @@ class Meter:
     def _learn_capacity(self, amount: float, sent_at: float) -> None:
         """Refused soon after the bucket was full: it holds no more than was let in since."""
         since_full = sent_at - self.full_since
-        if since_full > 0.25 * self.period:
-            return
+        if self.owes or since_full > 0.25 * self.period:
+            return  # in debt it would look as small as the debt is deep
         admitted = self.spent.before(sent_at) - self.spent.before(self.full_since) - self.rate * since_full
-        if admitted < 0.9 * self.capacity:
+        if 0.0 < admitted < 0.9 * self.capacity:
             # Not below what the jitter of arrivals explains, or one unlucky refusal after the other would shrink it.
-            self.capacity = max(1.0, amount, admitted, 0.0 if self.whole else min(self.capacity, 3 * GUARD * self.rate))
+            self.capacity = min(self.capacity, max(admitted, amount, 3.0 * GUARD * self.rate))
 
     def _is_window(self, amount: float, told: float | None) -> bool:
         """A bucket would have had enough much sooner than the provider says."""
-        if told is None or self.owes or self.period > MINUTE:
+        if told is None or self.owes or self._disproved or self.period > MINUTE:
             return False
         return 2.0 * amount / self.rate + WINDOW_FROM < told <= self.period + WINDOW_FROM
 
@@ -360,8 +389,9 @@ class Meter:
             self.boundary = ends
         elif told is not None and told <= WINDOW_FROM and self.boundary - now > 2.0 * WINDOW_FROM:
             self.boundary = math.inf  # in the middle of a window nothing comes back that soon
+            self._disproved = True
             self._ends = self._alike = -math.inf
         else:
             self.boundary = ends
             if not self.told:
-                self.capacity, self._bounded = max(amount, admitted), True
+                self.capacity, self._bounded = max(amount, admitted), TRUSTED

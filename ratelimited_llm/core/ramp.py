@@ -35,7 +35,7 @@ class Ramp:
 
     @classmethod
     def known(cls) -> Ramp:
-        """Where limits are known or are about to be told by headers: 8 in the first tenth of a second, doubling each second."""
+        """Where limits are known, or headers will tell them: 8 in the first tenth of a second, doubling each second."""
         return cls(80.0, 1.0)
 
     @classmethod
