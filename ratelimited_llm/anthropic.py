@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 try:
     import anthropic as _anthropic
 except ImportError as error:
-    raise ImportError('the Anthropic door needs the anthropic package: pip install "ratelimited-llm[anthropic]"') from error
+    needed = 'the Anthropic door needs the anthropic package: pip install "ratelimited-llm[anthropic]"'
+    raise ImportError(needed) from error
 
 from .client import QueuedClient
 from .mirror import mirror
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
     from anthropic import *  # noqa: F403
 
 
-class Anthropic(QueuedClient, _anthropic.Anthropic):
+class Anthropic(QueuedClient, _anthropic.Anthropic):  # type: ignore[no-redef,type-arg]
     """`anthropic.Anthropic`, queued; takes the SDK's arguments and those of `ratelimited_llm.OpenAI`."""
 
-    _provider = "anthropic"
+    _provider_name = "anthropic"
     _endpoints = ("/v1/messages", "/v1/complete")
 
 
-Client = Anthropic
+Client = Anthropic  # type: ignore[misc]
 
 mirror(__name__, _anthropic)

@@ -1,14 +1,17 @@
 """One attempt of a call through an SDK: what its hooks see, and what becomes of it.
 
 The SDK's own loop still decides whether an attempt may be repeated (`max_retries`, `x-should-retry`, whether the body
-can be rewound). Where it would sleep, it is left instead by an exception of ours; the call goes back into the queue,
-and enters the SDK again when its turn has come, with the attempts already made counted in.
+can be rewound). Where it would sleep, the call goes back into the queue. A caller that sends in its own thread waits
+there for its turn, and the loop goes on: middleware and traces see one call with its attempts. A sending thread leaves
+the loop by an exception of ours, since others may need it, and the SDK is entered again when the turn has come, with
+the attempts already made counted in.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -38,14 +41,23 @@ class Attempt:
         dialect: how the provider talks.
         made: attempts of this call that failed before.
         refusals: how often a limit refused it before.
+        rest: waits for another turn in the middle of the SDK's loop, which then goes on as if it had slept; None to
+            leave the loop instead.
     """
 
-    __slots__ = ("_outer", "dialect", "made", "outcome", "readings", "refusals", "response", "stream_response")
+    __slots__ = (
+        "_outer", "dialect", "given_up", "made", "outcome", "readings", "refusals", "response", "rest",
+        "stream_response",
+    )  # fmt: skip
 
-    def __init__(self, dialect: Dialect, made: int = 0, refusals: int = 0) -> None:
+    def __init__(
+        self, dialect: Dialect, made: int = 0, refusals: int = 0, rest: Callable[[AttemptFailed], None] | None = None
+    ) -> None:
         self.dialect = dialect
         self.made = made
         self.refusals = refusals
+        self.rest = rest
+        self.given_up = False  # while it rested: the worker knows of it
         self.outcome: Outcome | None = None  # None until an answer was judged
         self.readings: tuple[Reading, ...] = ()
         self.response: Any = None
@@ -83,6 +95,22 @@ class Attempt:
     def may_wait(self, outcome: Outcome) -> bool:
         """Whether a refusal is waited out rather than handed on."""
         return outcome.kind is Kind.LIMITED and self.refusals < POLICY.max_refusals
+
+    def sleep(self, error: BaseException) -> None:
+        """Stand in for the SDK's pause before another attempt.
+
+        Raises:
+            AttemptFailed: to leave the SDK's loop; it is entered again when the call's turn has come.
+        """
+        failure = self.again(error)
+        if self.rest is None or failure.feedback.outcome.kind is Kind.LIMITED:
+            raise failure  # the SDK's loop would count a refusal as an attempt
+        try:
+            self.rest(failure)
+        except BaseException:
+            self.given_up = True
+            raise
+        self.outcome, self.readings, self.response = None, (), None
 
     def again(self, error: BaseException) -> AttemptFailed:
         """What to leave the SDK's loop with where it would sleep and try again."""

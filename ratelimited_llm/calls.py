@@ -6,15 +6,17 @@ import contextvars
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .attempt import Attempt
 from .core.estimate import body_of, prompt_bytes
 from .core.feedback import ANSWERED, Feedback
 from .core.request import Cost, Lane, Usage
-from .exceptions import RequestExpired, WorkerStopped
+from .exceptions import RequestExpired
 from .future import ResponseFuture, submitted_at
 from .jobs import SENDING, Answer, AttemptFailed, FutureJob, TurnJob, in_call
+from .light_future import begin
 from .pools import Account, CallPool
 from .snapshot import snapshot
 from .streams import StreamWatch
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["QueuedCall"]
 
-RAW_HEADER = "x-stainless-raw-response"  # set by with_raw_response ("true", "raw") and with_streaming_response ("stream")
+RAW_HEADER = "x-stainless-raw-response"  # "true" or "raw" by with_raw_response, "stream" by with_streaming_response
 CAST_HEADER = "____stainless_override_cast_to"
 # What must be there when the call returns: C code and identity checks would meet the future instead.
 PLAIN_TYPES = frozenset({str, bytes, bytearray, int, float, bool, dict, list, tuple, type(None), object})
@@ -169,7 +171,7 @@ class QueuedCall:
             job.wait()
             try:
                 with SENDING:
-                    answer = self.attempt(job)
+                    answer = self.attempt(job, None if self.deadline_at is not None else partial(_next_turn, job))
             except AttemptFailed as failure:
                 worker.failed(job, failure.feedback, failure.policy, failure.error)
                 del failure
@@ -182,13 +184,18 @@ class QueuedCall:
 
     # -- sending it ---------------------------------------------------------------------------------------------------
 
-    def attempt(self, job: Any) -> Answer:
+    def attempt(self, job: Any, rest: Callable[[AttemptFailed], None] | None = None) -> Answer:
         """Pass once through the SDK, in this thread.
+
+        Args:
+            job: the call as the worker has it.
+            rest: see `Attempt`.
 
         Raises:
             AttemptFailed: no answer; it says whether there may be another attempt, and the SDK's own error.
+            BaseException: while it rested, it was given up with this.
         """
-        attempt = Attempt(self.account.dialect, job.attempts, job.refusals)
+        attempt = Attempt(self.account.dialect, job.attempts, job.refusals, rest)
         options = self._options_for(job)
         try:
             with attempt:
@@ -196,6 +203,8 @@ class QueuedCall:
         except AttemptFailed:
             raise
         except BaseException as error:
+            if attempt.given_up:
+                raise
             raise attempt.over(error) from None
         return self._answer(job, attempt, value)
 
@@ -234,6 +243,12 @@ class QueuedCall:
         return options
 
 
+def _next_turn(job: TurnJob, failure: AttemptFailed) -> None:
+    """Give the place back after a failed attempt, and wait for another."""
+    job.worker.failed(job, failure.feedback, failure.policy, failure.error)
+    job.wait()
+
+
 class _CallJob(FutureJob):
     """A call on its way to a future."""
 
@@ -259,8 +274,10 @@ class _CallJob(FutureJob):
         self.tally.drop()
 
     def _fail(self, error: BaseException) -> None:
+        future = self.future
         super()._fail(error)
-        self.tally.drop()
+        if future is not None and not future.cancelled():  # a cancelled one was counted by its owner
+            self.tally.drop()
 
     def abandon(self, error: BaseException) -> None:
         super().abandon(error)
@@ -292,7 +309,7 @@ class _Owner:
     def cancelled(self, future: LightFuture[Any]) -> None:
         job = future._call
         job.worker.cancel(job)
-        future.set_running_or_notify_cancel()
+        begin(future)
         job.tally.drop()
 
     def waiting(self, future: LightFuture[Any]) -> None:
@@ -339,6 +356,3 @@ def _within(left: float, timeout: Any, default: Any) -> Any:
         return _within(left, default, None)
     parts = {name: getattr(timeout, name) for name in ("connect", "read", "write", "pool")}
     return type(timeout)(**{name: left if value is None else min(left, value) for name, value in parts.items()})
-
-
-assert WorkerStopped

@@ -8,12 +8,10 @@ methods, errors and retries stay the SDK's.
 from __future__ import annotations
 
 import functools
-import math
 import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any, ClassVar, Generic, TypeVar
 
 from .attempt import connection_error, current_attempt
@@ -27,6 +25,7 @@ from .options import LIMIT_NAMES, PREFIX, CallOptions, limits_from_environment, 
 from .pools import Account, QueueSettings, account_for, worker_for
 from .providers import dialect_for
 from .submitted import helper_frame
+from .transport import widen
 
 __all__ = ["QueuedClient"]
 
@@ -101,11 +100,11 @@ class QueuedClient(Generic[SDKClient]):
     same layout, and an instance can be lent to the SDK as one of its own.
 
     Class attributes:
-        _provider: what the dialects call it.
+        _provider_name: what the dialects call it. (`_provider` is a name of openai's own.)
         _endpoints: path endings of the POSTs that spend rate limit.
     """
 
-    _provider: ClassVar[str]
+    _provider_name: ClassVar[str]
     _endpoints: ClassVar[tuple[str, ...]]
     _sdk: ClassVar[Any]
     _base: ClassVar[Any]
@@ -113,7 +112,7 @@ class QueuedClient(Generic[SDKClient]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if QueuedClient not in cls.__bases__:
+        if not _is_door(cls):
             return  # a user's own subclass of a door
         base = cls._base = cls.__mro__[cls.__mro__.index(QueuedClient) + 1]
         cls._sdk = sys.modules[base.__module__.partition(".")[0]]
@@ -155,7 +154,9 @@ class QueuedClient(Generic[SDKClient]):
     def _identity(self) -> str:
         """Whose limits: the key and what else tells accounts apart. Only ever used as a digest."""
         parts = []
-        for name in ("api_key", "auth_token", "organization", "project", "_api_key_provider"):
+        # A function that makes keys counts instead of them: a fresh key has the limits of the one before.
+        key = "_api_key_provider" if getattr(self, "_api_key_provider", None) else "api_key"
+        for name in (key, "auth_token", "organization", "project"):
             value = getattr(self, name, None)
             if value:
                 parts.append(value if isinstance(value, str) else f"{name}-{id(value)}")
@@ -196,9 +197,10 @@ class QueuedClient(Generic[SDKClient]):
             return
         if response is None:
             attempt.outcome = None
-            raise attempt.again(connection_error(self._sdk, lambda: self._build_request(options)))
+            attempt.sleep(connection_error(self._sdk, lambda: self._build_request(options)))
+            return
         attempt.judge(response)
-        raise attempt.again(super()._make_status_error_from_response(response))  # type: ignore[misc]
+        attempt.sleep(super()._make_status_error_from_response(response))  # type: ignore[misc]
 
     def _make_status_error_from_response(self, response: Any) -> Any:
         error = super()._make_status_error_from_response(response)  # type: ignore[misc]
@@ -244,14 +246,15 @@ def _initializer(base: Any) -> Callable[..., None]:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         ours = {name: kwargs.pop(name) for name in list(kwargs) if name in OWN_NAMES}
         cls = type(self)
-        # The SDKs look at the exact class in their constructors (anthropic finds credentials by it).
-        self.__class__ = base
+        if _is_door(cls):
+            # The SDKs look at the exact class in their constructors (anthropic finds credentials by it).
+            self.__class__ = base
         try:
             base.__init__(self, *args, **kwargs)
         finally:
             self.__class__ = cls
-        self._runtime = Runtime(cls._provider, ours)
-        self._runtime.lane.width = _connections(self._client)
+        self._runtime = Runtime(cls._provider_name, ours)
+        self._runtime.lane.width = widen(self._client)
 
     return __init__
 
@@ -262,24 +265,26 @@ def _copier(base: Any) -> Callable[..., Any]:
         ours = {name: kwargs.pop(name) for name in CALL_NAMES if name in kwargs}
         stranger = next((name for name in kwargs if name in OWN_NAMES), None)
         if stranger is not None:
-            raise TypeError(f"{stranger}= belongs to the client, whose copies share one queue: OpenAI({stranger}=...)")
+            name = type(self).__name__
+            raise TypeError(f"{stranger}= belongs to the client, whose copies share one queue: {name}({stranger}=...)")
         runtime = self._runtime.with_options(ours)
-        twin = object.__new__(base)
-        twin.__dict__ = self.__dict__
-        made = base.copy(twin, **kwargs)
-        made.__class__ = type(self)
+        if _is_door(type(self)):
+            twin = object.__new__(base)
+            twin.__dict__ = self.__dict__
+            made = base.copy(twin, **kwargs)
+            made.__class__ = type(self)
+        else:
+            made = base.copy(self, **kwargs)  # made by the user's own constructor, as the SDK does it
         made._runtime = runtime
         return made
 
     return copy
 
 
+def _is_door(cls: type) -> bool:
+    """Whether a class is a door itself, and no subclass that a user made of one: a door says whose it is."""
+    return "_provider_name" in vars(cls)
+
+
 def _disabled() -> bool:
     return os.environ.get(PREFIX + "DISABLE", "") not in ("", "0")
-
-
-def _connections(http_client: Any) -> float:
-    """How many connections an HTTP client opens at most; math.inf when it does not say."""
-    with suppress(AttributeError, TypeError):
-        return float(http_client._transport._pool._max_connections)
-    return math.inf

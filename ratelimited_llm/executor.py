@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
-import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
-from .core.feedback import ANSWERED, Feedback, Kind, Outcome
+from .core.feedback import ANSWERED, Feedback
 from .core.limiter import Limiter
 from .core.limits import RateLimits
-from .core.request import Cost, Priority, Usage
+from .core.request import Cost, Priority, State, Usage
 from .core.retry import RetryPolicy
-from .jobs import Answer, AttemptFailed, FutureJob
-from .light_future import LightFuture
+from .jobs import Answer, AttemptFailed, FutureJob, in_call
+from .light_future import LightFuture, begin
 from .options import CallOptions, split_limits
+from .refusals import outcome_of
 from .worker import RateLimitedWorker
 
 __all__ = ["RateLimitedExecutor", "report_usage"]
@@ -72,7 +74,7 @@ class RateLimitedExecutor(Executor):
         *,
         tokens: int | Callable[..., int] | None = None,
         max_retries: int = 2,
-        retry_on: tuple[type[BaseException], ...] = (),
+        retry_on: type[BaseException] | tuple[type[BaseException], ...] = (),
         max_queue: int | None = None,
         max_queue_per_tenant: int | None = None,
         on_full: str = "block",
@@ -92,12 +94,10 @@ class RateLimitedExecutor(Executor):
             ageing=ageing,
             weights=weights,
         )
-        self._pool = _OwnLimits(self._limits)
-        self._options = CallOptions(priority=priority, tenant=tenant, deadline=deadline)
         self._tokens = _checked_tokens(tokens)
-        self._policy = RetryPolicy(max_retries=max_retries)
-        self._retry_on = retry_on
-        self._mine: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
+        policy = RetryPolicy(max_retries=_checked_retries(max_retries))
+        options = CallOptions(priority=priority, tenant=tenant, deadline=deadline)
+        self._terms = _Terms(options, _OwnLimits(self._limits), policy, _checked_classes(retry_on))
 
     @property
     def limits(self) -> RateLimits:
@@ -122,7 +122,8 @@ class RateLimitedExecutor(Executor):
         """
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        twin._options = self._options.replace(priority=priority, tenant=tenant, deadline=deadline)
+        options = self._terms.options.replace(priority=priority, tenant=tenant, deadline=deadline)
+        twin._terms = _Terms(options, self._terms.pool, self._terms.policy, self._terms.retry_on)
         if tokens is not None:
             twin._tokens = _checked_tokens(tokens)
         return twin
@@ -135,26 +136,28 @@ class RateLimitedExecutor(Executor):
             QueueFull: the queue is at its cap and `on_full="raise"`.
             WorkerStopped: after `shutdown` (a RuntimeError, as the standard library raises).
         """
-        cost = _NO_TOKENS
         tokens = self._tokens
-        if tokens is not None:
-            if callable(tokens):
-                amount = _checked_amount(tokens(*args, **kwargs))
-                cost = Cost(amount, amount, amount, 0)
-            else:
-                cost = tokens
-            self._limits.check(cost)
-        worker, options = self._worker, self._options
+        cost = _NO_TOKENS if tokens is None else self._cost(tokens, args, kwargs)
+        worker, terms = self._worker, self._terms
+        # Calls of the same millisecond share one number: of a million, that is 32 MB.
         now = worker.clock()
-        job = _FunctionJob(
-            worker.next_sequence(), self._pool, cost, priority=options.rank, tenant=options.tenant, submitted_at=now,
-            expires_at=None if options.deadline is None else now + options.deadline,
-        )  # fmt: skip
+        if now - terms.now < 0.001:
+            now = terms.now
+        else:
+            terms.now = now
+        job = _FunctionJob(worker, terms, cost, now, fn, args, kwargs or None)
         future: LightFuture[T] = LightFuture(job, _OWNER)
-        job.worker, job.future, job.work = worker, future, (fn, args, kwargs, self._policy, self._retry_on)
+        job.future = future
+        worker.submit(job, nested=in_call())
         job.prepare()
-        worker.submit(job)
         return future
+
+    def _cost(self, tokens: Cost | Callable[..., int], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Cost:
+        if callable(tokens):
+            amount = _checked_amount(tokens(*args, **kwargs))
+            tokens = Cost(amount, amount, amount, 0)
+        self._limits.check(tokens)
+        return tokens
 
     def map(
         self,
@@ -176,21 +179,23 @@ class RateLimitedExecutor(Executor):
         Raises:
             TimeoutError: while iterating, when an answer is not there in time.
         """
-        if buffersize is not None and buffersize < 1:
-            raise ValueError(f"buffersize must be 1 or more, or None, not {buffersize!r}")
+        if buffersize is not None:
+            if isinstance(buffersize, bool) or not isinstance(buffersize, int):
+                raise TypeError(f"buffersize must be a whole number or None, not {buffersize!r}")
+            if buffersize < 1:
+                raise ValueError(f"buffersize must be 1 or more, or None, not {buffersize!r}")
         end = None if timeout is None else self._worker.clock() + timeout
         items = zip(*iterables, strict=False)
-        first = [self.submit(fn, *item) for item in itertools.islice(items, buffersize)]
+        first = deque(self.submit(fn, *item) for item in itertools.islice(items, buffersize))
         return self._answers(fn, first, items, end)
 
-    def _answers(self, fn: Callable[..., T], waiting: list[Future[T]], items: Any, end: float | None) -> Iterator[T]:
-        waiting.reverse()
+    def _answers(self, fn: Callable[..., T], waiting: deque[Future[T]], items: Any, end: float | None) -> Iterator[T]:
         try:
             while waiting:
                 for item in itertools.islice(items, 1):
-                    waiting.insert(0, self.submit(fn, *item))
-                future = waiting.pop()
-                yield future.result(None if end is None else end - self._worker.clock())
+                    waiting.append(self.submit(fn, *item))
+                # Nothing here holds the future, or its answer, while the caller works on that.
+                yield _result(waiting.popleft(), None if end is None else end - self._worker.clock())
         finally:
             for future in waiting:
                 future.cancel()
@@ -218,41 +223,64 @@ class _OwnLimits:
         return repr(self.limits)
 
 
+class _Terms:
+    """What all calls through one executor (or one `with_options` of it) have in common, so that each holds it once."""
+
+    __slots__ = ("deadline", "now", "options", "policy", "pool", "retry_on")
+
+    def __init__(
+        self, options: CallOptions, pool: _OwnLimits, policy: RetryPolicy, retry_on: tuple[type[BaseException], ...]
+    ) -> None:
+        self.options = options
+        self.deadline = options.deadline
+        self.pool = pool
+        self.policy = policy
+        self.retry_on = retry_on
+        self.now = -math.inf  # when the latest call was submitted
+
+
 class _FunctionJob(FutureJob):
     """One call of a function."""
 
-    __slots__ = ("work",)
+    __slots__ = ("args", "fn", "kwargs", "terms")
 
-    work: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], RetryPolicy, tuple[type[BaseException], ...]]
+    def __init__(
+        self, worker: RateLimitedWorker, terms: _Terms, cost: Cost, now: float, fn: Callable[..., Any],
+        args: tuple[Any, ...], kwargs: dict[str, Any] | None,
+    ) -> None:  # fmt: skip
+        # Not by way of the base: it is called a million times in a few seconds.
+        options = terms.options
+        self.sequence = worker.next_sequence()
+        self.pool = terms.pool
+        self.cost = cost
+        self.priority = options.rank
+        self.tenant = options.tenant
+        self.submitted_at = now
+        self.expires_at = None if terms.deadline is None else now + terms.deadline
+        self.state = State.NEW
+        self.attempts = self.refusals = 0
+        self.worker = worker
+        self.terms = terms
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
 
     def send(self) -> Answer:
-        fn, args, kwargs, policy, retry_on = self.work
         _reported.usage = None
         try:
-            value = fn(*args, **kwargs)
+            value = self.fn(*self.args, **self.kwargs) if self.kwargs else self.fn(*self.args)
         except Exception as error:
-            outcome = _outcome(error, retry_on)
+            outcome = outcome_of(error, self.terms.retry_on)
             if outcome is None:
                 raise
-            raise AttemptFailed(Feedback(outcome, usage=_reported.usage), policy, error) from None
+            raise AttemptFailed(Feedback(outcome, usage=_reported.usage), self.terms.policy, error) from None
         finally:
             usage = _reported.__dict__.pop("usage", None)
-        return Answer(value, Feedback(ANSWERED, usage=usage))
+        return Answer(value, PLAINLY_ANSWERED if usage is None else Feedback(ANSWERED, usage=usage))
 
-
-def _outcome(error: Exception, retry_on: tuple[type[BaseException], ...]) -> Outcome | None:
-    """What an exception means for another try; None when it is the function's own affair."""
-    status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
-    if status == 429:
-        from .providers import dialect_for  # only a call that was refused needs it
-
-        response = getattr(error, "response", None)
-        headers = getattr(response, "headers", None) or {}
-        body = getattr(error, "body", None) or getattr(response, "content", b"")
-        outcome = dialect_for(None, "").classify(429, headers, body)
-        if outcome.kind is not Kind.OVERLOADED or isinstance(error, retry_on):
-            return outcome if outcome.kind is Kind.LIMITED else None
-    return Outcome(Kind.OVERLOADED, status=status) if isinstance(error, retry_on) else None
+    def _resolve(self, future: LightFuture[Any], answer: Answer) -> None:
+        del self.fn, self.args, self.kwargs  # before anybody is told: what the caller has forgotten is gone then
+        super()._resolve(future, answer)
 
 
 class _Owner:
@@ -261,6 +289,7 @@ class _Owner:
     def cancelled(self, future: LightFuture[Any]) -> None:
         job = future._call
         job.worker.cancel(job)
+        begin(future)
 
     def waiting(self, future: LightFuture[Any]) -> None:
         pass
@@ -271,6 +300,28 @@ class _Owner:
 
 _OWNER = _Owner()
 _NO_TOKENS = Cost()
+PLAINLY_ANSWERED = Feedback(ANSWERED)
+
+
+def _result(future: Future[T], timeout: float | None) -> T:
+    try:
+        return future.result(timeout)
+    finally:
+        future.cancel()  # when it was not there in time
+        del future  # else a failure holds it: exception -> traceback -> this frame -> future
+
+
+def _checked_retries(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"max_retries must be a whole number from 0 up, not {value!r}")
+    return value
+
+
+def _checked_classes(value: Any) -> tuple[type[BaseException], ...]:
+    classes = value if isinstance(value, tuple) else (value,)
+    if not all(isinstance(each, type) and issubclass(each, BaseException) for each in classes):
+        raise TypeError(f"retry_on must be an exception class or a tuple of them, not {value!r}")
+    return classes
 
 
 def _checked_amount(value: object) -> int:

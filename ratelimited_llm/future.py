@@ -17,7 +17,7 @@ import operator
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, overload
 
@@ -219,7 +219,7 @@ def _make_class(declared: type) -> type[ResponseFuture[Any]]:
         "__slots__": (),
         "__module__": ResponseFuture.__module__,
         "__doc__": f"The future of a {declared.__qualname__}.",
-        "__class__": property(lambda self: declared),
+        "__class__": property(partial(_class_of, declared)),
         "_declared": declared,
     }
     for name, operation in _SPECIAL_METHODS.items():
@@ -229,6 +229,12 @@ def _make_class(declared: type) -> type[ResponseFuture[Any]]:
         if name.startswith("__pydantic_"):
             namespace[name] = _from_instance(name) if name in _PYDANTIC_OF_INSTANCE else _from_class(name, declared)
     return type("ResponseFuture", (ResponseFuture,), namespace)
+
+
+def _class_of(declared: type, future: ResponseFuture[Any]) -> type:
+    """What `isinstance` goes by: the declared type, and the answer's own once it is there, which may be a subclass."""
+    answered = type(future._result) if future._is_answered() else declared
+    return answered if issubclass(answered, declared) else declared
 
 
 def _has_special(declared: type, name: str) -> bool:

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from groq import *  # noqa: F403
 
 
-class Groq(QueuedClient, _groq.Groq):
+class Groq(QueuedClient, _groq.Groq):  # type: ignore[no-redef,type-arg]
     """`groq.Groq`, queued; takes the SDK's arguments and those of `ratelimited_llm.OpenAI`."""
 
-    _provider = "groq"
+    _provider_name = "groq"
     _endpoints = ("/chat/completions", "/embeddings", "/audio/speech", "/audio/transcriptions", "/audio/translations")
 
 
-Client = Groq
+Client = Groq  # type: ignore[misc]
 
 mirror(__name__, _groq)

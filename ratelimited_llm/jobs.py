@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from .core.feedback import Feedback, Kind, Outcome
 from .core.request import Lane, State
 from .core.retry import RetryPolicy
+from .engine import NEVER_AGAIN, Engine, Job
 from .exceptions import WorkerStopped
-from .light_future import LightFuture, abandon
+from .light_future import LightFuture, abandon, begin, callbacks_later
+from .room import sleep_at
 from .senders import KEPT
-from .worker import Job, RateLimitedWorker
+
+if TYPE_CHECKING:
+    from .worker import RateLimitedWorker
 
 __all__ = ["Answer", "AttemptFailed", "FutureJob", "TurnJob", "in_call"]
 
@@ -74,9 +79,6 @@ class AttemptFailed(BaseException):
         self.error = error
 
 
-NEVER_AGAIN = RetryPolicy(max_retries=0, max_refusals=0)
-
-
 class FutureJob(Job):
     """A call that a sending thread makes, and whose future it resolves. Subclasses say what sending is.
 
@@ -100,58 +102,82 @@ class FutureJob(Job):
         raise NotImplementedError
 
     def prepare(self) -> None:
-        """Have threads ready for calls that may have to be sent while the interpreter ends."""
-        senders = self.worker.senders
-        if senders.alive < KEPT:
-            senders.prepare(min(self.worker.pending + 1, KEPT))
+        """Have a thread ready, should it be sent while the interpreter ends; called when it was accepted."""
+        engine = self.worker.engine
+        if engine.senders.alive < KEPT:
+            engine.senders.prepare(engine.pending)
 
     def dispatch(self) -> None:
-        if not self.worker.senders.run(self._run):
-            self._run()  # no thread can be had at all: late is better than never
+        self.worker.engine.senders.run(self._run)
 
     def _run(self) -> None:
-        future = self.future
-        if future is None or (not future.running() and not future.set_running_or_notify_cancel()):
-            self.worker.unsent(self)
+        """Make an attempt on this sending thread, and act on its end before the callbacks, which may take long."""
+        engine, future = self.worker.engine, self.future
+        if future is None or not begin(future):
+            engine.post(engine.on_forgotten, self, ring=False)
+            engine.drive(taking=True)
             return
+        engine.ending.add(self)
+        later = None
+        try:
+            later = self._attempt(engine, future)
+        finally:
+            engine.drive(taking=later is None)
+            if later is not None:
+                later.call()
+            engine.over(self)
+
+    def _attempt(self, engine: Engine, future: LightFuture[Any]) -> callbacks_later | None:
+        """Send it, leave a message about how it ended, and end its future; answer the callbacks to call, if any."""
         try:
             with SENDING:
                 answer = self.send()
         except AttemptFailed as failure:
-            self.worker.failed(self, failure.feedback, failure.policy, failure.error)
+            what = (failure.feedback, failure.policy, failure.error)
+            engine.post(engine.on_failed, self, what, ring=False)
+            return None
         except BaseException as error:  # whatever it is, it is the caller's, and the thread goes on
-            self.worker.failed(self, UNTRIED, NEVER_AGAIN, error)
-        else:
+            # Without our own frames: they would keep the call, its arguments and its future alive with the exception.
+            error.__traceback__ = _beyond(error.__traceback__)
+            engine.post(engine.on_failed, self, (UNTRIED, NEVER_AGAIN, error), ring=False)
+            return None
+        engine.post(engine.on_streaming if answer.open else engine.on_answered, self, answer.feedback, ring=False)
+        with callbacks_later() as later:
             self._resolve(future, answer)
+        return later if later.kept else None
 
     def _resolve(self, future: LightFuture[Any], answer: Answer) -> None:
         self.future = None  # a stream keeps its job until it ends, but not its own future
-        if answer.open:
-            self.worker.streaming(self, answer.feedback)
+        with suppress(InvalidStateError):  # this is the child of a fork, where it was abandoned
             future.set_result(answer.value)
-        else:
-            future.set_result(answer.value)
-            self.worker.answered(self, answer.feedback)
 
     def give_up(self, error: BaseException) -> None:
-        # Callbacks are the user's code, so they run on a sending thread.
-        if not self.worker.senders.run(partial(self._fail, error)):
-            self._fail(error)
+        self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
         future, self.future = self.future, None
         if future is None:
             return
         if isinstance(error, WorkerStopped) and future.cancel():
-            future.set_running_or_notify_cancel()
+            begin(future)  # those in wait() and as_completed() hear of it
             return
-        with suppress(Exception):  # it may have been cancelled meanwhile
+        with suppress(InvalidStateError):  # it may have been cancelled meanwhile
             future.set_exception(error)
 
     def abandon(self, error: BaseException) -> None:
         future, self.future = self.future, None
         if future is not None:
             abandon(future, error)
+
+
+def _beyond(traceback: TracebackType | None) -> TracebackType | None:
+    """The part of a traceback that begins with a caller's own frame."""
+    while traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(_OURS):
+        traceback = traceback.tb_next
+    return traceback
+
+
+_OURS = os.path.join(os.path.dirname(__file__), "")
 
 
 class TurnJob(Job):
@@ -162,12 +188,14 @@ class TurnJob(Job):
 
     __slots__ = ("error", "gate", "lane", "worker")
 
+    jumps = True
+
     def __init__(self, worker: RateLimitedWorker, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.worker = worker
         self.lane: Lane | None = None
         self.error: BaseException | None = None
-        self.gate = threading.Lock()
+        self.gate: Any = threading.Lock()  # taken until it is this call's turn
         self.gate.acquire()
 
     def wait(self) -> None:
@@ -177,8 +205,7 @@ class TurnJob(Job):
             BaseException: it never may; what it was given up with. A cancelled wait raises CancelledError.
         """
         try:
-            while not self.gate.acquire(timeout=0.2):
-                pass  # in slices, so that Ctrl-C is heard on every platform
+            sleep_at(self.gate)
         except BaseException:
             self.worker.unsent(self)
             raise

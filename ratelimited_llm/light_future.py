@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ratelimited_llm.submitted import add_note_of_submission
 
-__all__ = ["LightFuture", "Owner", "abandon", "begin"]
+__all__ = ["LightFuture", "Owner", "abandon", "begin", "callbacks_later"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -462,7 +462,7 @@ def _sleep_at(gate: Any, timeout: float | None) -> None:
 _ending = threading.local()
 
 
-class callbacks_later:  # noqa: N801 - reads as a statement
+class callbacks_later:
     """Within the `with` block, the callbacks of futures that this thread ends are kept; `call` calls them."""
 
     __slots__ = ("kept", "outer")
@@ -486,14 +486,14 @@ class callbacks_later:  # noqa: N801 - reads as a statement
 
 
 def begin(future: LightFuture[Any]) -> bool:
-    """Mark it as running, for the first time or again; False when it was cancelled, which those who wait then know."""
+    """Mark it as running, or tell those who wait that it was cancelled: `set_running_or_notify_cancel` for our code.
+
+    Whoever cancels and whoever sends may meet here, so that a second time is no error.
+
+    Returns:
+        True if it is to be sent, for the first time or again.
+    """
     return future._atomically(_start) in (PENDING, RUNNING)
-
-
-def notify_cancelled(future: LightFuture[Any]) -> None:
-    """Tell those in `wait()` and `as_completed()` that it was cancelled; saying so twice does no harm."""
-    if future.cancelled():
-        future._atomically(_start)
 
 
 def abandon(future: LightFuture[Any], exception: BaseException) -> None:
@@ -514,17 +514,6 @@ def abandon(future: LightFuture[Any], exception: BaseException) -> None:
             future.set_running_or_notify_cancel()
         future.set_exception(exception)
         future._read_failure()
-
-
-def begin(future: LightFuture[Any]) -> bool:
-    """Mark it as running, or tell those who wait that it was cancelled: `set_running_or_notify_cancel` for code of ours.
-
-    Whoever cancels and whoever sends may meet here, so that a second time is no error.
-
-    Returns:
-        True if it is to be sent.
-    """
-    return future._atomically(_start) == PENDING
 
 
 def _renew_waiter(waiter: Any) -> None:

@@ -14,7 +14,7 @@ class MirrorModule(ModuleType):
     """Answers every name that it lacks with the SDK's own object, and sets the SDK's settings where they live."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("__") and name not in ("__title__", "__version__"):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         lazy: Mapping[str, Callable[[], Any]] = self.__dict__["_lazy"]
         if name in lazy:

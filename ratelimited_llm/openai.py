@@ -33,7 +33,7 @@ _ENDPOINTS = (
 )
 
 
-class OpenAI(QueuedClient, _openai.OpenAI):
+class OpenAI(QueuedClient, _openai.OpenAI):  # type: ignore[no-redef,type-arg]
     """`openai.OpenAI`, queued: each call that spends rate limit returns at once a future that is also its response.
 
     Takes the SDK's arguments, and of its own, all optional:
@@ -54,32 +54,31 @@ class OpenAI(QueuedClient, _openai.OpenAI):
         ValueError, TypeError: at once, for a limit or option that makes no sense.
     """
 
-    _provider = "openai"
+    _provider_name = "openai"
     _endpoints = _ENDPOINTS
 
 
-class AzureOpenAI(QueuedClient, _openai.AzureOpenAI):
+class AzureOpenAI(QueuedClient, _openai.AzureOpenAI):  # type: ignore[type-arg]
     """`openai.AzureOpenAI`, queued; see `OpenAI`."""
 
-    _provider = "azure"
+    _provider_name = "azure"
     _endpoints = _ENDPOINTS
 
 
-Client = OpenAI
+Client = OpenAI  # type: ignore[misc]
 
 
-class _ModuleClient(QueuedClient, _openai._ModuleClient):
+# These two are OpenAI and AzureOpenAI of this module, as the SDK's are of the SDK's.
+class _ModuleClient(OpenAI, _openai._ModuleClient):  # type: ignore[misc]
     """The client behind `openai.chat.completions.create(...)`; reads the SDK module's settings as they are."""
 
-    _provider = "openai"
-    _endpoints = _ENDPOINTS
+    _provider_name = "openai"
 
 
-class _AzureModuleClient(QueuedClient, _openai._AzureModuleClient):
+class _AzureModuleClient(AzureOpenAI, _openai._AzureModuleClient):
     """The same when `openai.api_type` is "azure"."""
 
-    _provider = "azure"
-    _endpoints = _ENDPOINTS
+    _provider_name = "azure"
 
 
 _module_lock = threading.Lock()

@@ -8,6 +8,7 @@ settings share one worker. The memory of the limits outlives both.
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import weakref
 from dataclasses import dataclass, field
@@ -25,6 +26,17 @@ __all__ = ["Account", "CallPool", "QueueSettings", "account_for", "forget", "wor
 _lock = threading.Lock()
 _budget = MemoryBudget()
 _workers: weakref.WeakValueDictionary[QueueSettings, RateLimitedWorker] = weakref.WeakValueDictionary()
+
+
+def _after_fork_in_child() -> None:
+    # Threads that are not there may have held these.
+    global _lock
+    _lock = threading.Lock()
+    _budget.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 @dataclass(frozen=True)

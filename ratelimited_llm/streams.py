@@ -1,9 +1,11 @@
-"""Open streams: they keep their place until they are read to the end, closed, or forgotten, and settle what they used."""
+"""Open streams: they keep their place until they are read, closed or forgotten, and settle what they used."""
 
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from .core.request import Usage
@@ -30,8 +32,15 @@ class StreamWatch:
         self._lock = threading.RLock()  # reentrant: a finalizer may close what this thread is closing
 
     def over_response(self, response: Any) -> None:
-        """Have the end of an httpx response reported, whoever reads or closes it."""
-        response.stream = _watched(response.stream, self.end)
+        """Have the end of an httpx response reported, whoever reads, closes or forgets it.
+
+        Its byte stream stays the object that it is: httpx and the SDKs look for more on it than bytes.
+        """
+        stream = response.stream
+        kind: Any = type(stream)
+        stream.__class__ = _reporting(kind)
+        stream.at_end = self.end
+        weakref.finalize(stream, self.end).atexit = False
 
     def over_stream(self, stream: Any) -> None:
         """Have the chunks of an SDK stream looked at."""
@@ -62,21 +71,18 @@ class StreamWatch:
             ended(self._usage, self._error)
 
 
-def _watched(stream: Any, ended: Callable[[], None]) -> Any:
-    """The byte stream of a response, of the class that its own httpx asks for, with its end reported."""
-    base = next(cls for cls in type(stream).__mro__ if cls.__name__ == "SyncByteStream")
+@lru_cache(maxsize=16)
+def _reporting(kind: Any) -> Any:
+    """The class of a byte stream that reports its close.
 
-    class Watched(base):  # type: ignore[misc,valid-type]
-        def __iter__(self) -> Iterator[bytes]:
-            yield from stream
+    A function put in its place on the one stream would have to hold it: strongly, and a forgotten stream is left to the
+    garbage collector; weakly, and the collector, when it closes the SDK's stream, finds it gone and its socket open.
+    """
 
-        def close(self) -> None:
-            try:
-                stream.close()
-            finally:
-                ended()
+    def close(self: Any) -> None:
+        try:
+            kind.close(self)
+        finally:
+            self.at_end()
 
-        def __del__(self) -> None:
-            ended()
-
-    return Watched()
+    return type(kind.__name__, (kind,), {"close": close, "__module__": kind.__module__})

@@ -73,7 +73,9 @@ _PLUMBING = frozenset(
 def _role(name: str, module: str, sdk: str) -> str:
     package, _, rest = module.partition(".")
     if package == sdk:
-        role = "" if rest.partition(".")[0] in _PLUMBING else "helper"
+        # openai 3.x keeps the body of some methods of its resources in lib/_..._resources.py.
+        plumbing = rest.partition(".")[0] in _PLUMBING or rest.endswith("_resources")
+        role = "" if plumbing else "helper"
     else:
         role = "" if package in ("ratelimited_llm", "functools", "contextlib") else "user"
     if len(_roles) >= _MOST_NAMES:

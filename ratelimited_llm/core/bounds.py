@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from ..exceptions import QueueFull
 
 __all__ = ["Bounds"]
 
 
 class Bounds:
-    """Counts the waiting calls against their caps.
+    """Knows the waiting calls by number, and counts them against their caps; no call is counted or forgotten twice.
 
     Args:
         max_queue: calls that may wait at once; None for no cap.
@@ -22,27 +20,32 @@ class Bounds:
     def __init__(self, max_queue: int | None = None, max_queue_per_tenant: int | None = None) -> None:
         self.max_queue = max_queue
         self.max_queue_per_tenant = max_queue_per_tenant
-        self._waiting = 0
-        self._per_tenant: Counter[str] = Counter()
+        self._waiting: set[int] = set()
+        self._per_tenant: dict[str, set[int]] = {}
 
-    def enter(self, tenant: str) -> QueueFull | None:
+    def enter(self, sequence: int, tenant: str) -> QueueFull | None:
         """Count one more waiting call, or answer (not raise) the error that says which cap is reached."""
-        if self.max_queue is not None and self._waiting >= self.max_queue:
-            return QueueFull(self.max_queue)
+        if self.max_queue is not None and len(self._waiting) >= self.max_queue:
+            return QueueFull(self.max_queue, request_id=sequence)
         cap = self.max_queue_per_tenant
-        if cap is not None and self._per_tenant[tenant] >= cap:
-            return QueueFull(cap, tenant=tenant)
-        self.force(tenant)
+        if cap is not None and len(self._per_tenant.get(tenant, ())) >= cap:
+            return QueueFull(cap, tenant=tenant, request_id=sequence)
+        self.force(sequence, tenant)
         return None
 
-    def force(self, tenant: str) -> None:
+    def force(self, sequence: int, tenant: str) -> None:
         """Count one more, cap or no cap."""
-        self._waiting += 1
-        self._per_tenant[tenant] += 1
+        self._waiting.add(sequence)
+        self._per_tenant.setdefault(tenant, set()).add(sequence)
 
-    def leave(self, tenant: str) -> None:
-        """Count one less: the call was sent for the first time, or dropped."""
-        self._waiting -= 1
-        self._per_tenant[tenant] -= 1
-        if not self._per_tenant[tenant]:
-            del self._per_tenant[tenant]
+    def leave(self, sequence: int, tenant: str) -> bool:
+        """It was sent for the first time, or dropped; False when it was not counted (any more)."""
+        if sequence not in self._waiting:
+            return False
+        self._waiting.discard(sequence)
+        share = self._per_tenant.get(tenant)
+        if share is not None:
+            share.discard(sequence)
+            if not share:
+                del self._per_tenant[tenant]
+        return True

@@ -31,10 +31,10 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Impossible:
-    """This call asks for more than a whole limit; it was taken out and has failed."""
+    """This call can never be sent (it asks for more than a whole limit, or its limits fail); it has failed."""
 
     request: QueuedRequest
-    error: BudgetExceeded
+    error: Exception
 
 
 class Dispatcher:
@@ -73,8 +73,9 @@ class Dispatcher:
             request = found.request
             try:
                 wait = self._reserve(request, now)
-            except BudgetExceeded as error:
-                error.request_id = request.sequence
+            except Exception as error:  # BudgetExceeded; or a broken store, which must not stop the other pools
+                if isinstance(error, BudgetExceeded):
+                    error.request_id = request.sequence
                 self.scheduler.drop(request, State.FAILED)
                 return Impossible(request, error)
             if wait > 0.0:
@@ -85,16 +86,31 @@ class Dispatcher:
                 self.retries.earn()
             return Send(request)
 
+    def at_once(self, request: QueuedRequest, now: float) -> bool:
+        """Reserve for a new call that need not queue, since nobody waits; False: submit it.
+
+        Should this be torn in two (Ctrl-C), `unsent` puts everything right, however far it came.
+
+        Raises:
+            Exception: its limits fail; submit it, to have it fail in its turn.
+        """
+        if len(self.scheduler) or request.state is not State.NEW or self._reserve(request, now) > 0.0:
+            return False
+        request.move(State.SENDING)
+        if self.retries is not None:
+            self.retries.earn()
+        return True
+
     def _reserve(self, request: QueuedRequest, now: float) -> float:
         lane = request.lane
-        if lane is not None and lane.in_flight >= lane.width:
+        if lane is not None and len(lane.carried) >= lane.width:
             self._narrow.add(request.pool)
             return math.inf
         request.recost()
         urgent = request.priority <= Priority.HIGH
         wait = self.budget.reserve(request.pool, request.sequence, request.cost, now, urgent=urgent)
         if wait <= 0.0 and lane is not None:
-            lane.in_flight += 1
+            lane.carried.add(request.sequence)
         return wait
 
     def answered(self, request: QueuedRequest, feedback: Feedback, now: float) -> None:
@@ -143,13 +159,14 @@ class Dispatcher:
     def unsent(self, request: QueuedRequest, now: float) -> None:
         """A call that was to be sent was not, since its caller has left: everything is given back."""
         self._settle(request, None, now, Kind.LIMITED)
-        request.move(State.CANCELLED)
+        if request.state is not State.CANCELLED:
+            request.move(State.CANCELLED)
 
     def _settle(self, request: QueuedRequest, usage: Usage | None, now: float, kind: Kind) -> None:
         self.budget.settle(request.pool, request.sequence, usage, now, kind)
         self.scheduler.release(request.pool)
         if request.lane is not None:
-            request.lane.in_flight -= 1
+            request.lane.carried.discard(request.sequence)
             for pool in self._narrow:
                 self.scheduler.release(pool)
             self._narrow.clear()

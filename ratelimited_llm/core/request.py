@@ -74,6 +74,7 @@ class Cost:
 class State(enum.Enum):
     """Where a call is in its life."""
 
+    NEW = "new"
     QUEUED = "queued"
     SENDING = "sending"
     STREAMING = "streaming"
@@ -81,11 +82,14 @@ class State(enum.Enum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
+    __hash__ = object.__hash__  # Enum's own is a Python function, and every call looks its moves up in the table below
 
-# A queued call may be sent, dropped or expire; a sent one may be answered, refused (and queued again), fail, or
-# become an open stream, which holds its place until it ends. The last three states have no way out: that is what
-# "every call ends exactly once" means.
+
+# A new call is on its way to the scheduler, or goes at once when nobody waits. A queued call may be sent, dropped or
+# expire; a sent one may be answered, refused (and queued again), fail, or become an open stream, which holds its place
+# until it ends. The last three states have no way out: that is what "every call ends exactly once" means.
 TRANSITIONS: dict[State, frozenset[State]] = {
+    State.NEW: frozenset({State.QUEUED, State.SENDING, State.CANCELLED, State.FAILED}),
     State.QUEUED: frozenset({State.SENDING, State.CANCELLED, State.FAILED}),
     State.SENDING: frozenset({State.QUEUED, State.STREAMING, State.DONE, State.FAILED, State.CANCELLED}),
     State.STREAMING: frozenset({State.DONE, State.FAILED}),
@@ -100,14 +104,19 @@ class Lane:
 
     Attributes:
         width: calls in flight at most; more would only wait inside the HTTP client, where nobody orders them.
-        in_flight: calls that it carries now.
+        carried: the numbers of the calls that it carries now. No mere count: a set cannot be decreased twice.
     """
 
-    __slots__ = ("in_flight", "width")
+    __slots__ = ("carried", "width")
 
     def __init__(self, width: float = math.inf) -> None:
         self.width = width
-        self.in_flight = 0
+        self.carried: set[int] = set()
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls it carries now."""
+        return len(self.carried)
 
 
 class QueuedRequest:
@@ -153,7 +162,7 @@ class QueuedRequest:
         self.tenant = tenant
         self.submitted_at = submitted_at
         self.expires_at = expires_at
-        self.state = State.QUEUED
+        self.state = State.NEW
         self.attempts = 0
         self.refusals = 0
 

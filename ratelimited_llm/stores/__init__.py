@@ -37,5 +37,8 @@ class Budget(Protocol):
     def settle(self, pool: LimitedPool, key: int, usage: Usage | None, now: float, kind: Kind = Kind.OK) -> None:
         """Give the place back and correct the charge; settling twice counts once."""
 
+    def after_fork(self) -> None:
+        """In the child of a fork: be usable again; what was spent stays spent. May be called more than once."""
+
     def standings(self, pool: LimitedPool, now: float) -> Iterable[Standing]:
         """Every known limit of the pool as it stands."""

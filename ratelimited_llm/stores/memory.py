@@ -55,8 +55,8 @@ class MemoryBudget:
         with self._lock:
             self._limiters.clear()
 
-    def renew_lock(self) -> None:
-        """In the child of a fork: a thread that is not there may have held it."""
+    def after_fork(self) -> None:
+        # A thread that is not there may have held it.
         self._lock = threading.RLock()
 
     def _make_room(self) -> None:
