@@ -12,6 +12,7 @@ Names are imported when they are first used (PEP 562), so that importing this co
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -65,6 +66,12 @@ if TYPE_CHECKING:
     from .groq import Groq
     from .openai import AzureOpenAI, OpenAI
     from .worker import RateLimitedWorker
+
+
+if os.environ.get("RATELIMITED_LLM_LOG"):
+    from .news import log_as_environment_says
+
+    log_as_environment_says()
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .attempt import Attempt
 from .core.estimate import body_of, prompt_bytes
-from .core.feedback import ANSWERED, Feedback
+from .core.feedback import ANSWERED, Feedback, Kind
 from .core.request import Cost, Lane, Usage
 from .exceptions import RequestExpired
 from .future import ResponseFuture, submitted_at
@@ -200,7 +200,9 @@ class QueuedCall:
         try:
             with attempt:
                 value = self.send(self.cast_to, options, stream=self.stream, stream_cls=self.stream_cls)
-        except AttemptFailed:
+        except AttemptFailed as failure:
+            if failure.feedback.outcome.kind is Kind.LIMITED:
+                self.account.news.refused(self.pool.family, failure.feedback.outcome)
             raise
         except BaseException as error:
             if attempt.given_up:
@@ -209,6 +211,7 @@ class QueuedCall:
         return self._answer(job, attempt, value)
 
     def _answer(self, job: Any, attempt: Attempt, value: Any) -> Answer:
+        self.account.news.answered(self.pool.family, attempt.readings)
         response = attempt.stream_response
         if response is not None and not response.is_closed:
             watch = StreamWatch(self.account.dialect, _StreamEnd(self, job))

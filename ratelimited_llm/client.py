@@ -60,10 +60,13 @@ class Runtime:
         self.tally = Tally()
 
     def with_options(self, changes: Mapping[str, Any]) -> Runtime:
-        """The same queue with other options for its calls."""
+        """The same queue with other options for its calls; itself when nothing changes, as anthropic compares copies."""
+        options = self.options.replace(**changes)
+        if options == self.options:
+            return self
         twin = object.__new__(Runtime)
         twin.__dict__.update(self.__dict__)
-        twin.options = self.options.replace(**changes)
+        twin.options = options
         return twin
 
 

@@ -9,7 +9,7 @@ The laws that this file must obey:
    others leave messages without ringing while somebody drives.
 3. No code of a user runs under `core`, and none on the worker's thread (but for the last resort: no thread at all).
 4. A call has ended when its future is over and its callbacks have run; until then it is in the inbox, in the
-   scheduler, in `flying`, or in `ending`. Nothing is counted, so nothing can be counted twice.
+   scheduler, in `flying`, `ending` or `lost`. Nothing is counted, so nothing can be counted twice.
 """
 
 from __future__ import annotations
@@ -93,10 +93,11 @@ class Engine:
         self.core = threading.Lock()
         self.inbox = Inbox()
         self.flying: set[Job] = set()  # sent, and not settled
-        self.ending: set[Job] = set()  # their futures or callbacks are about to be told
+        self.ending: set[Job] = set()  # the thread that sent them is about to end their futures and to call back
+        self.lost: set[Job] = set()  # given up: another thread is about to do that
         self.thread: threading.Thread | None = None
         self._starting = threading.RLock()
-        self._lost: list[tuple[Job, BaseException]] = []  # given up in this turn
+        self._given_up: list[tuple[Job, BaseException]] = []  # in this turn
         self._gates: list[Any] = []  # of those who wait for the end of everything
         self._wakes_at = math.inf  # when the worker's thread looks next
         self._driver = 0  # the thread that drives
@@ -109,7 +110,8 @@ class Engine:
     @property
     def pending(self) -> int:
         """Calls that were accepted and have not ended; between two steps one may be missing or count twice."""
-        return len(self.inbox.queue) + len(self.machine.scheduler) + len(self.flying) + len(self.ending)
+        waiting = len(self.inbox.queue) + len(self.machine.scheduler)
+        return waiting + len(self.flying) + len(self.ending) + len(self.lost)
 
     def post(self, handler: Handler | None, job: Job | None = None, extra: Any = None, *, ring: bool = True) -> None:
         """Leave a message about a call (handler None: none, just look around). Safe in a finalizer."""
@@ -272,7 +274,11 @@ class Engine:
     def over(self, job: Job) -> None:
         """Its future is over, and its callbacks have run."""
         self.ending.discard(job)
-        if not self.ending and (self._gates or self.inbox.closed):
+        self._say_if_over()
+
+    def _say_if_over(self) -> None:
+        # Only under `core` can be told whether all is over; the worker's thread finds out for those who wait.
+        if not self.ending and not self.lost and (self._gates or self.inbox.closed):
             self.inbox.ring()
 
     # -- steps: under `core` ------------------------------------------------------------------------------------------
@@ -284,9 +290,9 @@ class Engine:
             for message in self.inbox.take(BATCH):
                 self._handle(message)
             until = self._dispatch(self.clock())
-            if self._lost:
-                lost, self._lost = self._lost, []
-                self.senders.run(partial(self._end, lost))
+            if self._given_up:
+                given_up, self._given_up = self._given_up, []
+                self.senders.run(partial(self._end, given_up))
             self._look_around()
             return until
         finally:
@@ -310,8 +316,7 @@ class Engine:
             self.on_forgotten(job, None, self.clock())
         except Exception:
             job.state = State.FAILED  # by force: the table has no line for what must not happen
-        if job not in self.ending:
-            self._give_up(job, error)
+        self._give_up(job, error)
 
     def _dispatch(self, now: float) -> float:
         """Send everything that may go; answer when to look again."""
@@ -346,20 +351,20 @@ class Engine:
                 gate.release()
 
     def _idle(self) -> bool:
-        return not (self.flying or self.ending or self.inbox.queue or len(self.machine.scheduler))
+        return not (self.flying or self.ending or self.lost or self.inbox.queue or len(self.machine.scheduler))
 
     def _give_up(self, job: Job, error: BaseException) -> None:
         """Have its caller told, on a sending thread."""
         self.flying.discard(job)
         if self.room is not None:
             self.room.leave(job)
-        self.ending.add(job)
-        self._lost.append((job, error))
+        self.lost.add(job)
+        self._given_up.append((job, error))
 
-    def _end(self, lost: list[tuple[Job, BaseException]], gate: Any = None) -> None:
+    def _end(self, given_up: list[tuple[Job, BaseException]], gate: Any = None) -> None:
         """On a sending thread: end these calls, and only then call back, as a callback may wait for another of them."""
         with callbacks_later() as later:
-            for job, error in lost:
+            for job, error in given_up:
                 try:
                     job.give_up(error)
                 except Exception:
@@ -367,8 +372,8 @@ class Engine:
         if gate is not None:
             gate.release()
         later.call()
-        for job, _ in lost:
-            self.over(job)
+        self.lost.difference_update(job for job, _ in given_up)
+        self._say_if_over()
 
     def _finish(self, job: Job, usage: Usage | None, now: float, state: State = State.DONE) -> None:
         try:
@@ -421,15 +426,15 @@ class Engine:
     def _on_cancel_queued(self, job: None, what: tuple[Callable[[Any], bool], list[int], Any], now: float) -> None:
         which, reply, gate = what
         dropped = cast("list[Job]", self.machine.scheduler.drop_all(which))
-        lost: list[tuple[Job, BaseException]] = []
+        given_up: list[tuple[Job, BaseException]] = []
         for each in dropped:
             if self.room is not None:
                 self.room.leave(each)
-            self.ending.add(each)
             error = WorkerStopped("cancelled while it waited in the queue", request_id=each.sequence)
-            lost.append((each, error))
+            given_up.append((each, error))
+        self.lost.update(dropped)
         reply.append(len(dropped))
-        self.senders.run(partial(self._end, lost, gate))
+        self.senders.run(partial(self._end, given_up, gate))
 
     # -- the child of a fork ------------------------------------------------------------------------------------------
 
@@ -437,7 +442,7 @@ class Engine:
         """Every call that was here when the process forked."""
         jobs = {message[3] for message in list(self.inbox.queue) if message[3] is not None}
         jobs.update(cast("list[Job]", list(self.machine.scheduler)))
-        jobs.update(self.flying, self.ending)
+        jobs.update(self.flying, self.ending, self.lost)
         return jobs
 
 

@@ -87,10 +87,10 @@ class RequestExpired(RateLimitedLLMError, _Timeout):
         allowed: the seconds that were allowed.
     """
 
-    def __init__(self, waited: float, allowed: float, *, what: str = "deadline", request_id: int | None = None) -> None:
+    def __init__(self, waited: float, allowed: float, *, request_id: int | None = None) -> None:
         super().__init__(
-            f"not answered within its {what} of {allowed:g} s (waited {waited:.1f} s); raise {what}=, the limits, "
-            "or the priority",
+            f"not answered within the {allowed:g} s that it was given (waited {waited:.1f} s); raise deadline= or "
+            "max_wait=, the limits, or its priority",
             request_id=request_id,
         )
         self.waited = waited

@@ -17,6 +17,7 @@ from functools import lru_cache
 from .core.estimate import TokenEstimator
 from .core.limiter import Limiter
 from .core.limits import RateLimits
+from .news import News
 from .providers import Dialect
 from .stores.memory import MemoryBudget
 from .worker import RateLimitedWorker
@@ -70,6 +71,7 @@ class Account:
         self.limits = limits
         self.dialect = dialect
         self.estimator = TokenEstimator()
+        self.news = News(base_url)
         self._digest = digest
         self._pools: dict[str, CallPool] = {}
 

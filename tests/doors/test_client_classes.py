@@ -70,6 +70,13 @@ def test_a_copy_of_a_copy_is_of_the_doors_class(door):
         assert type(copy.copy(client)) is cls
 
 
+def test_a_copy_that_changes_nothing_has_the_same_settings(door):
+    """Anthropic's own suite compares all that a client and its copy hold."""
+    client = door(Anthropic)
+    assert client.copy()._runtime == client._runtime
+    assert client.with_options(priority="high")._runtime != client._runtime
+
+
 def test_a_limit_is_refused_where_it_cannot_be_changed(door):
     """The message names the class whose limit it is."""
     with pytest.raises(TypeError, match=r"Groq\(rpm=\.\.\.\)"):

@@ -71,7 +71,9 @@ def worker() -> Iterator[RateLimitedWorker]:
     worker.shutdown(wait=True, cancel_futures=True)
 
 
-def submit(worker: RateLimitedWorker, pool: Pool, *steps: Any, nested: bool = False, **options: Any) -> LightFuture[Any]:
+def submit(
+    worker: RateLimitedWorker, pool: Pool, *steps: Any, nested: bool = False, **options: Any
+) -> LightFuture[Any]:
     job = Script(worker.next_sequence(), pool, Cost(), submitted_at=worker.clock(), **options)
     future: LightFuture[Any] = LightFuture(job, Owner())
     job.worker, job.future, job.steps = worker, future, list(steps) or [None]
@@ -140,7 +142,9 @@ def test_the_last_failure_is_the_callers_own_error(worker: RateLimitedWorker) ->
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
-def test_whatever_a_call_raises_is_its_own_and_the_threads_go_on(worker: RateLimitedWorker, error: BaseException) -> None:
+def test_whatever_a_call_raises_is_its_own_and_the_threads_go_on(
+    worker: RateLimitedWorker, error: BaseException
+) -> None:
     """No exception of a call reaches the worker, a sender, or another call."""
     assert submit(worker, Pool(), error).exception(PATIENCE) is error
     assert submit(worker, Pool(), 1).result(PATIENCE) == 1
