@@ -51,7 +51,9 @@ class Runtime:
         queue = {name: given[name] for name in QUEUE_NAMES if given.get(name) is not None}
         if "weights" in queue:
             queue["weights"] = tuple(sorted(queue["weights"].items()))
-        self.worker = worker_for(QueueSettings(**queue))
+        self.queue = QueueSettings(**queue)
+        self.worker = worker_for(self.queue)
+        self.account: tuple[Any, str, Account] | None = None  # as of the last call
         options = {name: given[name] for name in CALL_NAMES if given.get(name) is not None}
         options.setdefault("mode", os.environ.get(PREFIX + "MODE") or "future")
         self.options = CallOptions(**options)
@@ -60,7 +62,7 @@ class Runtime:
         self.tally = Tally()
 
     def with_options(self, changes: Mapping[str, Any]) -> Runtime:
-        """The same queue with other options for its calls; itself when nothing changes, as anthropic compares copies."""
+        """The same queue with other options for its calls; itself when nothing changes (anthropic compares copies)."""
         options = self.options.replace(**changes)
         if options == self.options:
             return self
@@ -133,7 +135,7 @@ class QueuedClient(Generic[SDKClient]):
         if self.is_closed():  # type: ignore[attr-defined]
             raise WorkerStopped("this client is closed: make a new one, or submit before close()")
         if runtime.worker.closed:
-            runtime.worker = worker_for(QueueSettings())
+            runtime.worker = worker_for(runtime.queue)
         call = QueuedCall(self, send, runtime, self._account(runtime), cast_to, options, stream, stream_cls)
         if runtime.options.mode == "blocking" or in_call() or call.consumed_at_once() or self._called_by_helper():
             return call.in_own_thread()
@@ -150,9 +152,15 @@ class QueuedClient(Generic[SDKClient]):
         return path.partition("?")[0].rstrip("/").endswith(self._endpoints)
 
     def _account(self, runtime: Runtime) -> Account:
-        base_url = str(self.base_url)  # type: ignore[attr-defined]
+        url, identity = self.base_url, self._identity()  # type: ignore[attr-defined]
+        seen = runtime.account
+        if seen is not None and seen[0] is url and seen[1] == identity:
+            return seen[2]
+        base_url = str(url)
         dialect = dialect_for(runtime.provider, base_url)
-        return account_for(runtime.provider, base_url, self._identity(), runtime.limits, dialect)
+        account = account_for(runtime.provider, base_url, identity, runtime.limits, dialect)
+        runtime.account = (url, identity, account)
+        return account
 
     def _identity(self) -> str:
         """Whose limits: the key and what else tells accounts apart. Only ever used as a digest."""

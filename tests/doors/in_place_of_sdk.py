@@ -30,7 +30,7 @@ def _door(sdk: str) -> ModuleType | None:
 
 
 def _put_in_place(sdk: str, door: ModuleType) -> None:
-    ours = [cls for cls in vars(door).values() if isinstance(cls, type) and QueuedClient in cls.__bases__]
+    ours = [cls for cls in vars(door).values() if isinstance(cls, type) and "_base" in vars(cls)]
     for place in map(importlib.import_module, _PLACES[sdk]):
         for cls in ours:
             for name in [name for name, value in vars(place).items() if value is cls._base]:
