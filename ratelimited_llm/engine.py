@@ -103,7 +103,7 @@ class Engine:
         self._driver = 0  # the thread that drives
         self._final = False  # nothing is tried again any more
         me = weakref.ref(self)
-        self.senders = SenderPool(lambda: 0 if (engine := me()) is None else engine.pending)
+        self.senders = SenderPool(lambda: 0 if (engine := me()) is None else engine.pending, self.inbox.ring)
 
     # -- from any thread ----------------------------------------------------------------------------------------------
 

@@ -46,21 +46,31 @@ class _Sender:
             self.gate.release()
 
 
+def _take_back(sender: _Sender) -> bool:
+    try:
+        sender.work.pop()
+    except IndexError:
+        return False
+    return True
+
+
 class SenderPool:
     """Runs work on as many threads as there is work at once; thread-safe.
 
     Args:
         pending: answers how much is still to come, so that a few threads stay for it.
+        last_resort: told when there is work and no thread at all; it has `run_overdue_here` called somewhere.
 
     Attributes:
         idle_seconds: how long a thread waits for more before it goes.
         threads: those that exist.
     """
 
-    def __init__(self, pending: Callable[[], int]) -> None:
+    def __init__(self, pending: Callable[[], int], last_resort: Callable[[], None] = lambda: None) -> None:
         self.idle_seconds = IDLE_SECONDS
         self.threads: set[threading.Thread] = set()
         self._pending = pending
+        self._last_resort = last_resort
         self._idle: list[_Sender] = []  # who is in here sleeps, and whoever takes it out wakes it
         self._kept: set[_Sender] = set()  # of those, the ones that sleep until something happens
         self._overdue: deque[Work] = deque()  # no thread could be had for it: for whoever comes free
@@ -87,7 +97,11 @@ class SenderPool:
             me.work.append(work)
         elif not self._give(work) and not self._start(work):
             self._overdue.append(work)
-            self._wake_for_overdue()
+            # A thread may have looked for overdue work just before there was some, and gone to sleep.
+            with suppress(IndexError):
+                self._idle.pop().wake()
+            if not self.threads:
+                self._last_resort()
 
     def taking(self, takes: bool) -> None:
         """Say on a sending thread that its work is done but for a step that gives out more, or that this is over."""
@@ -129,11 +143,6 @@ class SenderPool:
         sender.wake()
         return True
 
-    def _wake_for_overdue(self) -> None:
-        # A thread may have looked for overdue work just before there was some, and gone to sleep.
-        with suppress(IndexError):
-            self._idle.pop().wake()
-
     def _start(self, work: Work | None = None) -> bool:
         sender = _Sender(self)
         if work is not None:
@@ -150,7 +159,8 @@ class SenderPool:
             if not isinstance(error, RuntimeError):
                 raise
             _log.debug("thread_refused", exc_info=True)  # no more threads, or the interpreter is ending
-            return False
+            # Or Ctrl-C inside of start(), which can come out as this: then the thread may be there, and have begun.
+            return work is not None and not _take_back(sender)
         return True
 
     # -- in the threads -----------------------------------------------------------------------------------------------
