@@ -37,7 +37,7 @@ _HOMES = {
 }
 _MODULES = ("anthropic", "groq", "openai", "simulator", "testing")
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "Anthropic",
     "AzureOpenAI",
     "BudgetExceeded",

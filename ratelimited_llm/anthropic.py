@@ -1,6 +1,6 @@
 """The door to Anthropic: the SDK's client, queued, and everything else of the SDK as it is.
 
-    from ratelimited_llm.anthropic import Anthropic        # was: from anthropic import Anthropic
+from ratelimited_llm.anthropic import Anthropic        # was: from anthropic import Anthropic
 """
 
 from __future__ import annotations

@@ -223,9 +223,7 @@ class Engine:
                 inbox.ring()
                 senders.close()
 
-            thread = threading.Thread(
-                target=_loop, args=(weakref.ref(self, gone), inbox), name=self.name, daemon=True
-            )
+            thread = threading.Thread(target=_loop, args=(weakref.ref(self, gone), inbox), name=self.name, daemon=True)
             self.thread = thread
             try:
                 thread.start()

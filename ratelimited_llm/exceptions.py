@@ -40,8 +40,11 @@ class QueueFull(RateLimitedLLMError, queue.Full):
     """
 
     def __init__(self, limit: int, *, tenant: str | None = None, request_id: int | None = None) -> None:
-        whose, parameter = ("the queue", "max_queue") if tenant is None else (
-            f"the share of tenant {tenant!r}", "max_queue_per_tenant")
+        whose, parameter = (
+            ("the queue", "max_queue")
+            if tenant is None
+            else (f"the share of tenant {tenant!r}", "max_queue_per_tenant")
+        )
         super().__init__(
             f"{whose} holds {limit} calls, which is its cap; raise {parameter}=, wait for answers first, "
             'or use on_full="block"',

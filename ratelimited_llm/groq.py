@@ -1,6 +1,6 @@
 """The door to Groq: the SDK's client, queued, and everything else of the SDK as it is.
 
-    from ratelimited_llm.groq import Groq, RateLimitError        # was: from groq import Groq, RateLimitError
+from ratelimited_llm.groq import Groq, RateLimitError        # was: from groq import Groq, RateLimitError
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from contextlib import suppress
 __all__ = ["SerialHint"]
 
 IN_A_ROW = 5  # answers read one by one before anything is said
+BETWEEN = frozenset({"ratelimited_llm", "openai", "groq", "anthropic", "concurrent", "threading"})
 _log = logging.getLogger("ratelimited_llm")
 
 
@@ -53,7 +54,14 @@ def _reader() -> str:
     frame = sys._getframe(2)
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
-        if module.partition(".")[0] not in ("ratelimited_llm", "openai", "groq", "anthropic", "concurrent", "threading"):
+        if module.partition(".")[0] not in (
+            "ratelimited_llm",
+            "openai",
+            "groq",
+            "anthropic",
+            "concurrent",
+            "threading",
+        ):
             return "this script" if module == "__main__" else module
         if frame.f_back is None:
             break

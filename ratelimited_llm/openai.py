@@ -1,7 +1,7 @@
 """The door to OpenAI: the SDK's clients, queued, and everything else of the SDK as it is.
 
-    from ratelimited_llm.openai import OpenAI        # was: from openai import OpenAI
-    from ratelimited_llm import openai               # was: import openai
+from ratelimited_llm.openai import OpenAI        # was: from openai import OpenAI
+from ratelimited_llm import openai               # was: import openai
 """
 
 from __future__ import annotations
@@ -106,6 +106,11 @@ def _resource(name: str) -> Any:
 mirror(
     __name__,
     _openai,
-    {name: _resource(name) for name in vars(_module_client) if not name.startswith("_") and hasattr(_openai, name)
-     and type(vars(_module_client)[name]).__name__.endswith("Proxy")},
+    {
+        name: _resource(name)
+        for name in vars(_module_client)
+        if not name.startswith("_")
+        and hasattr(_openai, name)
+        and type(vars(_module_client)[name]).__name__.endswith("Proxy")
+    },
 )

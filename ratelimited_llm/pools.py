@@ -63,7 +63,7 @@ class CallPool:
 
 
 class Account:
-    """A provider, a base URL, a key and the limits configured for them: makes the pools, and learns what tokens cost."""
+    """A provider, a base URL, a key and the limits given for them: makes the pools, and learns what tokens cost."""
 
     def __init__(self, provider: str, base_url: str, digest: str, limits: RateLimits, dialect: Dialect) -> None:
         self.provider = provider

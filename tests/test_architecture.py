@@ -50,7 +50,7 @@ def inner_imports(path: Path) -> set[str]:
     rooms = set()
     for module, level in imports(path, at_run_time=True):
         if level == 0 and module.split(".")[0] == "ratelimited_llm":
-            rooms.add((module.split(".") + ["__init__"])[1])
+            rooms.add([*module.split("."), "__init__"][1])
         elif level > 0:
             base = here[: len(here) - level]
             rooms.add((*base, *module.split("."))[0])

@@ -10,7 +10,16 @@ from ratelimited_llm.options import CallOptions, limits_from_environment, parse_
 
 @pytest.mark.parametrize(
     ("given", "rank"),
-    [("high", 1), ("HIGH", 1), ("critical", 0), ("normal", 5), ("low", 8), ("background", 10), (Priority.LOW, 8), (3, 3)],
+    [
+        ("high", 1),
+        ("HIGH", 1),
+        ("critical", 0),
+        ("normal", 5),
+        ("low", 8),
+        ("background", 10),
+        (Priority.LOW, 8),
+        (3, 3),
+    ],
 )
 def test_a_priority_is_a_name_a_member_or_a_number(given: object, rank: int) -> None:
     """People write it in all these ways."""
@@ -25,7 +34,9 @@ def test_an_unknown_priority_names_the_known_ones(given: object) -> None:
 
 
 @pytest.mark.parametrize("name", ["deadline", "max_wait"])
-@pytest.mark.parametrize(("value", "error"), [(0, ValueError), (-1, ValueError), (math.nan, ValueError), ("5", TypeError)])
+@pytest.mark.parametrize(
+    ("value", "error"), [(0, ValueError), (-1, ValueError), (math.nan, ValueError), ("5", TypeError)]
+)
 def test_a_deadline_is_a_number_of_seconds_above_zero(name: str, value: object, error: type[Exception]) -> None:
     """A call that may not live at all is a mistake."""
     with pytest.raises(error, match=name):
@@ -56,7 +67,7 @@ def test_limits_given_by_name_go_before_those_given_as_a_value() -> None:
 
 def test_a_name_that_is_no_limit_is_told_with_the_ones_that_are() -> None:
     """A typo does not silently mean "no limit"."""
-    with pytest.raises(TypeError, match="'rmp'.*rpm"):
+    with pytest.raises(TypeError, match=r"'rmp'.*rpm"):
         split_limits(None, {"rmp": 10})
     with pytest.raises(TypeError, match="RateLimits"):
         split_limits({"rpm": 10}, {})  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """`ratelimited-llm sim`: a provider on loopback to try things against, or to rehearse a script with.
 
-    ratelimited-llm sim --provider groq --rpm 30 --tpm 6000          serves until Ctrl-C
-    ratelimited-llm sim --rpm 300 -- python your_script.py           runs it against the simulator, then reports
+ratelimited-llm sim --provider groq --rpm 30 --tpm 6000          serves until Ctrl-C
+ratelimited-llm sim --rpm 300 -- python your_script.py           runs it against the simulator, then reports
 """
 
 from __future__ import annotations

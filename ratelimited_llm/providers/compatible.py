@@ -38,9 +38,7 @@ class CompatibleDialect(Dialect):
         `-requests` is told to be of the minute or the day by `openai.request_dimension`; tokens without a period in
         the name are taken as the minute's.
         """
-        return _first_of_each(
-            [*_with_period(headers), *_openai_names(headers), *_bare_names(headers), *_ietf(headers)]
-        )
+        return _first_of_each([*_with_period(headers), *_openai_names(headers), *_bare_names(headers), *_ietf(headers)])
 
 
 class MistralDialect(CompatibleDialect):

@@ -203,9 +203,7 @@ _SPOKEN_PART = re.compile(rf"({_AMOUNT}) ?({_UNIT})", re.ASCII | re.IGNORECASE)
 _SAID = re.compile(r"\b(limit|used|requested):? ([0-9][0-9,]{0,20})", re.ASCII | re.IGNORECASE)
 _LIMIT_OF = re.compile(r"\blimit of ([0-9][0-9,]{0,20})", re.ASCII | re.IGNORECASE)
 _ACRONYM = re.compile(r"\((RPM|RPD|TPM|TPD|ITPM|OTPM|IPM|ASH|ASD)\)", re.ASCII)
-_PHRASE = re.compile(
-    r"\b(?:(input|output) )?(request|call|token)s? per (min|day)(?:ute)?\b", re.ASCII | re.IGNORECASE
-)
+_PHRASE = re.compile(r"\b(?:(input|output) )?(request|call|token)s? per (min|day)(?:ute)?\b", re.ASCII | re.IGNORECASE)
 _AT_ONCE = re.compile(r"\bconcurren(?:t requests|cy limit)\b", re.ASCII | re.IGNORECASE)
 _UNCOUNTED = {"ipm": 60.0, "ash": 3600.0, "asd": 86_400.0}  # images and audio seconds: no limiter of ours
 

@@ -82,9 +82,9 @@ def test_refusals_are_no_attempts_of_a_blocking_call(door):
     """Three 429 and two 500 are within max_retries=2."""
     statuses = [429, 500, 429, 500, 429]
     stub = Stub(
-        lambda number, body: (statuses[number - 1], {}, {"retry-after-ms": "1"})
-        if number <= len(statuses)
-        else (200, chat_body(), {})
+        lambda number, body: (
+            (statuses[number - 1], {}, {"retry-after-ms": "1"}) if number <= len(statuses) else (200, chat_body(), {})
+        )
     )
     client = door(OpenAI, mode="blocking", max_retries=2, http_client=stub.client)
     assert ask(client).id

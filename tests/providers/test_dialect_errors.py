@@ -389,7 +389,7 @@ def test_a_gemini_quota_of_zero_is_exhausted():
 
 
 def test_geminis_text_tells_the_wait_too():
-    """"Please retry in 42.921954507s." is the longer one here."""
+    """ "Please retry in 42.921954507s." is the longer one here."""
     body = [{"error": {"code": 429, "message": "Please retry in 42.921954507s.", "status": "RESOURCE_EXHAUSTED"}}]
     assert outcome("gemini", 429, body).retry_after == pytest.approx(42.921954507)
 

@@ -61,11 +61,13 @@ def test_openai_refusals_carry_their_numbers():
     assert problem.status == 429
     assert problem.headers == [("retry-after", "9")]
     assert (error["type"], error["code"]) == ("tokens", "rate_limit_exceeded")
-    assert "on tokens per min (TPM): Limit 30000, Used 26713, Requested 7669. Please try again in 8.764s." in (
-        error["message"]
+    assert (
+        "on tokens per min (TPM): Limit 30000, Used 26713, Requested 7669. Please try again in 8.764s."
+        in (error["message"])
     )
-    assert "(RPM): Limit 3, Used 3, Requested 1. Please try again in 20s." in (
-        PROFILES["openai"].refusal(RPM, "m").body["error"]["message"]
+    assert (
+        "(RPM): Limit 3, Used 3, Requested 1. Please try again in 20s."
+        in (PROFILES["openai"].refusal(RPM, "m").body["error"]["message"])
     )
 
 
@@ -142,9 +144,7 @@ def test_mistral_tells_no_wait_and_nothing_on_streams():
     assert (problem.headers, problem.body["code"]) == ([], "1300")
 
 
-@pytest.mark.parametrize(
-    ("provider", "held"), [("openai", 400), ("azure", 500), ("groq", 500), ("generic", 500)]
-)
+@pytest.mark.parametrize(("provider", "held"), [("openai", 400), ("azure", 500), ("groq", 500), ("generic", 500)])
 def test_reservations_follow_the_provider(provider, held):
     """OpenAI holds the larger of prompt and maximum, the others their sum."""
     assert PROFILES[provider].reserve(100, 400) == held

@@ -106,9 +106,10 @@ def test_anthropic_refuses_in_its_own_form():
 def test_a_provider_can_tell_its_limit_only_by_refusing():
     """Without headers, Retry-After and hints, a refusal is just a 429."""
     with running(rpm=1, period=HOUR, headers=False, retry_after=False, body_hint=False) as (_, client):
-        assert "x-ratelimit-limit-requests" not in client.chat.completions.with_raw_response.create(
-            model="m", messages=HELLO
-        ).headers
+        assert (
+            "x-ratelimit-limit-requests"
+            not in client.chat.completions.with_raw_response.create(model="m", messages=HELLO).headers
+        )
         with pytest.raises(openai.RateLimitError) as caught:
             ask(client)
         assert "retry-after" not in caught.value.response.headers

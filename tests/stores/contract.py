@@ -1,7 +1,7 @@
 """What every budget backend promises. A new one is finished when it passes.
 
-    class TestMyBudget(BudgetContract):
-        def make(self) -> Budget: ...
+class TestMyBudget(BudgetContract):
+    def make(self) -> Budget: ...
 """
 
 from __future__ import annotations

@@ -27,9 +27,10 @@ def a_queued_call_is_typed_as_its_response(client: OpenAI) -> str | None:
 def as_future_types_it_as_a_future(client: OpenAI) -> ChatCompletion:
     answer = client.chat.completions.create(model="m", messages=[{"role": "user", "content": "?"}])
     future: ResponseFuture[ChatCompletion] = as_future(answer)
-    future.add_done_callback(lambda done: print(done.result().id))
+    ids: list[str] = []
+    future.add_done_callback(lambda done: ids.append(done.result().id))
     for ready in as_completed([future], timeout=3.0):
-        print(ready.result().usage)
+        ids.append(ready.result().model)
     return future.result(timeout=1.0)
 
 
