@@ -54,14 +54,7 @@ def _reader() -> str:
     frame = sys._getframe(2)
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
-        if module.partition(".")[0] not in (
-            "ratelimited_llm",
-            "openai",
-            "groq",
-            "anthropic",
-            "concurrent",
-            "threading",
-        ):
+        if module.partition(".")[0] not in BETWEEN:
             return "this script" if module == "__main__" else module
         if frame.f_back is None:
             break
