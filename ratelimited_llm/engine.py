@@ -103,15 +103,22 @@ class Engine:
         self._driver = 0  # the thread that drives
         self._final = False  # nothing is tried again any more
         me = weakref.ref(self)
-        self.senders = SenderPool(lambda: 0 if (engine := me()) is None else engine.pending, self.inbox.ring)
+        self.senders = SenderPool(lambda: (engine := me()) is not None and engine._busy(), self.inbox.ring)
 
     # -- from any thread ----------------------------------------------------------------------------------------------
 
     @property
     def pending(self) -> int:
-        """Calls that were accepted and have not ended; between two steps one may be missing or count twice."""
-        waiting = len(self.inbox.queue) + len(self.machine.scheduler)
-        return waiting + len(self.flying) + len(self.ending) + len(self.lost)
+        """Calls that were accepted and have not ended; in the middle of a step, one may be missing."""
+        return self.waiting + len({*self.flying.copy(), *self.ending.copy(), *self.lost.copy()})
+
+    @property
+    def waiting(self) -> int:
+        """Of these, the ones that are not sent; messages that are still to be read count too."""
+        return len(self.inbox.queue) + len(self.machine.scheduler)
+
+    def _busy(self) -> bool:
+        return bool(self.inbox.queue or self.flying or self.ending or self.lost or len(self.machine.scheduler))
 
     def post(self, handler: Handler | None, job: Job | None = None, extra: Any = None, *, ring: bool = True) -> None:
         """Leave a message about a call (handler None: none, just look around). Safe in a finalizer."""
@@ -174,7 +181,7 @@ class Engine:
         gate = threading.Lock()
         gate.acquire()
         with self.core:
-            if self._idle():
+            if not self._busy():
                 return True
             self._gates.append(gate)
         self._look_at_inbox()
@@ -239,7 +246,7 @@ class Engine:
             if self.inbox.closed:
                 # In this order: who leaves a message looks for the thread afterwards, and starts one if there is none.
                 me, self.thread = self.thread, None
-                if self._idle():
+                if not self._busy():
                     self.senders.close()
                     return None
                 self.thread = me
@@ -342,14 +349,11 @@ class Engine:
 
     def _look_around(self) -> None:
         self.inbox.keeps = self if len(self.machine.scheduler) else None
-        if self._idle():
+        if not self._busy():
             self.senders.relax()
             gates, self._gates = self._gates, []
             for gate in gates:
                 gate.release()
-
-    def _idle(self) -> bool:
-        return not (self.flying or self.ending or self.lost or self.inbox.queue or len(self.machine.scheduler))
 
     def _give_up(self, job: Job, error: BaseException) -> None:
         """Have its caller told, on a sending thread."""

@@ -7,7 +7,6 @@ import threading
 from concurrent.futures import CancelledError, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .core.feedback import Feedback, Kind, Outcome
@@ -105,7 +104,7 @@ class FutureJob(Job):
         """Have a thread ready, should it be sent while the interpreter ends; called when it was accepted."""
         engine = self.worker.engine
         if engine.senders.alive < KEPT:
-            engine.senders.prepare(engine.pending)
+            engine.senders.prepare(engine.waiting + len(engine.flying))
 
     def dispatch(self) -> None:
         self.worker.engine.senders.run(self._run)
@@ -126,25 +125,28 @@ class FutureJob(Job):
             if later is not None:
                 later.call()
             engine.over(self)
+            del self, future  # a traceback of the attempt that somebody keeps ends in this frame, see `forget_frames`
 
     def _attempt(self, engine: Engine, future: LightFuture[Any]) -> callbacks_later | None:
         """Send it, leave a message about how it ended, and end its future; answer the callbacks to call, if any."""
         try:
-            with SENDING:
-                answer = self.send()
-        except AttemptFailed as failure:
-            what = (failure.feedback, failure.policy, failure.error)
-            engine.post(engine.on_failed, self, what, ring=False)
-            return None
-        except BaseException as error:  # whatever it is, it is the caller's, and the thread goes on
-            # Without our own frames: they would keep the call, its arguments and its future alive with the exception.
-            error.__traceback__ = _beyond(error.__traceback__)
-            engine.post(engine.on_failed, self, (UNTRIED, NEVER_AGAIN, error), ring=False)
-            return None
-        engine.post(engine.on_streaming if answer.open else engine.on_answered, self, answer.feedback, ring=False)
-        with callbacks_later() as later:
-            self._resolve(future, answer)
-        return later if later.kept else None
+            try:
+                with SENDING:
+                    answer = self.send()
+            except AttemptFailed as failure:
+                forget_frames(failure.error)
+                engine.post(engine.on_failed, self, (failure.feedback, failure.policy, failure.error), ring=False)
+                return None
+            except BaseException as error:  # whatever it is, it is the caller's, and the thread goes on
+                forget_frames(error)
+                engine.post(engine.on_failed, self, (UNTRIED, NEVER_AGAIN, error), ring=False)
+                return None
+            engine.post(engine.on_streaming if answer.open else engine.on_answered, self, answer.feedback, ring=False)
+            with callbacks_later() as later:
+                self._resolve(future, answer)
+            return later if later.kept else None
+        finally:
+            del self, future
 
     def _resolve(self, future: LightFuture[Any], answer: Answer) -> None:
         self.future = None  # a stream keeps its job until it ends, but not its own future
@@ -170,11 +172,17 @@ class FutureJob(Job):
             abandon(future, error)
 
 
-def _beyond(traceback: TracebackType | None) -> TracebackType | None:
-    """The part of a traceback that begins with a caller's own frame."""
+def forget_frames(error: BaseException) -> None:
+    """Take our own frames out of an exception's traceback: they would keep the call and its arguments alive with it.
+
+    Cutting them off is not enough, since each frame holds the one that called it; so they are emptied, too.
+    """
+    traceback = error.__traceback__
     while traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(_OURS):
+        with suppress(RuntimeError):  # it is still running, and empties itself in the end
+            traceback.tb_frame.clear()
         traceback = traceback.tb_next
-    return traceback
+    error.__traceback__ = traceback
 
 
 _OURS = os.path.join(os.path.dirname(__file__), "")

@@ -28,6 +28,7 @@ FORK_PATIENCE = 5.0  # seconds that a fork waits for a step to end, which lasts 
 _workers: weakref.WeakSet[RateLimitedWorker] = weakref.WeakSet()
 _lock = threading.RLock()  # two threads may make clients at once
 _held: list[threading.Lock] = []  # between the two halves of a fork
+_dropped = False  # Ctrl-C has ended the draining
 
 
 def register(worker: RateLimitedWorker) -> None:
@@ -63,6 +64,8 @@ def _drain() -> None:
 
 
 def _drop(workers: list[RateLimitedWorker]) -> None:
+    global _dropped
+    _dropped = True
     for worker in workers:
         worker.engine.close(final=True)
     cancelled = sum(worker.cancel_queued() for worker in workers)
@@ -81,7 +84,8 @@ def _wait(workers: list[RateLimitedWorker], seconds: float | None) -> bool:
 
 def _close() -> None:
     """The very last: nothing can be sent from here on."""
-    _drain()
+    if not _dropped:
+        _drain()
     for worker in _all():
         worker.shutdown(wait=False)
 

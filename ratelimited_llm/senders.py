@@ -58,7 +58,7 @@ class SenderPool:
     """Runs work on as many threads as there is work at once; thread-safe.
 
     Args:
-        pending: answers how much is still to come, so that a few threads stay for it.
+        pending: answers whether more is to come, so that a few threads stay for it.
         last_resort: told when there is work and no thread at all; it has `run_overdue_here` called somewhere.
 
     Attributes:
@@ -66,7 +66,7 @@ class SenderPool:
         threads: those that exist.
     """
 
-    def __init__(self, pending: Callable[[], int], last_resort: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, pending: Callable[[], bool], last_resort: Callable[[], None] = lambda: None) -> None:
         self.idle_seconds = IDLE_SECONDS
         self.threads: set[threading.Thread] = set()
         self._pending = pending
@@ -182,6 +182,8 @@ class SenderPool:
         except BaseException:
             # Work reports its own errors; what arrives here is a fault of ours, and must not cost the thread.
             _log.exception("sender_failed")
+        finally:
+            del work  # this frame may be kept by a traceback
 
     def _rest(self, me: _Sender) -> bool:
         """Sleep until there is something to do; False when it is time to leave."""

@@ -158,8 +158,7 @@ class RateLimitedWorker:
     @property
     def queued(self) -> int:
         """Of these, the ones that wait."""
-        engine = self.engine
-        return len(engine.inbox.queue) + len(engine.machine.scheduler)
+        return self.engine.waiting
 
     @property
     def in_flight(self) -> int:

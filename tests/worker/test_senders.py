@@ -20,8 +20,8 @@ class Counted:
     def __init__(self) -> None:
         self.pending = 0
 
-    def __call__(self) -> int:
-        return self.pending
+    def __call__(self) -> bool:
+        return self.pending > 0
 
 
 @pytest.fixture

@@ -696,12 +696,13 @@ def test_random_traffic_of_real_threads_ends_every_call_once() -> None:
     quick = RetryPolicy(max_retries=1, initial=0.001)
 
     def one(depth: int = 0) -> LightFuture[Any]:
-        refused = AttemptFailed(Feedback(Outcome(Kind.LIMITED, 0.001, status=429)), quick, OSError())
         kinds: list[Callable[[], Any]] = [
-            lambda: 1, lambda: 2, lambda: ValueError("own"), lambda: dropped(quick), lambda: refused,
+            lambda: 1, lambda: 2, lambda: ValueError("own"), lambda: dropped(quick),
             lambda: one(depth + 1) if depth < 2 else 3,
         ]  # fmt: skip
         steps = [random.choice(kinds) for _ in range(3)] + [lambda: "last"]
+        if len(futures) == 100:  # each refusal after it would make all of its pool wait, in real time
+            steps.insert(0, lambda: AttemptFailed(Feedback(Outcome(Kind.LIMITED, 0.001, status=429)), quick, OSError()))
         soon = random.choice([None, None, worker.clock() + random.uniform(0.001, 0.05)])
         options = {"priority": random.randrange(11), "tenant": random.choice("abc"), "expires_at": soon}
         future = submit(worker, random.choice(pools), *steps, nested=in_call(), **options)

@@ -1,0 +1,195 @@
+"""A fork in the middle: the parent goes on, and the child gets a worker of its own and never a silent queue."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from ratelimited_llm import RateLimitedExecutor, WorkerStopped
+from ratelimited_llm.pools import QueueSettings, worker_for
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+PATIENCE = 10.0
+
+
+@pytest.fixture(autouse=True)
+def _forks_are_meant() -> Iterator[None]:
+    # Python 3.12 warns of every fork of a process with threads, which is what this is about.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
+def in_child(check: Callable[[], object]) -> None:
+    """Fork, have the child run a check, and fail if it does or hangs."""
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            check()
+            code = 0
+        except BaseException as error:
+            os.write(2, f"in the child: {error!r}\n".encode())
+        finally:
+            os._exit(code)
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            assert status == 0
+            return
+        time.sleep(0.005)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    pytest.fail("the child hung")
+
+
+class Busy:
+    """An executor with one call in flight and some queued."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        begun = threading.Event()
+
+        def first() -> str:
+            begun.set()
+            assert self.go.wait(PATIENCE)
+            return "first"
+
+        self.executor = RateLimitedExecutor(max_concurrency=1)
+        self.futures: list[Future[Any]] = [self.executor.submit(first)]
+        assert begun.wait(PATIENCE)
+        self.futures += [self.executor.submit(int, number) for number in range(10)]
+
+    def end(self) -> None:
+        self.go.set()
+        assert [future.result(PATIENCE) for future in self.futures] == ["first", *range(10)]
+        self.executor.shutdown()
+
+
+def test_inherited_futures_end_and_new_calls_are_served() -> None:
+    """With WorkerStopped in the child, and as if nothing had been in the parent; the only place is free."""
+    busy = Busy()
+
+    def check() -> None:
+        for future in busy.futures:
+            assert isinstance(future.exception(PATIENCE), WorkerStopped), future
+        assert busy.executor.submit(int, 7).result(PATIENCE) == 7
+        assert busy.executor._worker.wait(PATIENCE)
+        busy.executor.shutdown()
+
+    in_child(check)
+    busy.end()
+
+
+def test_an_idle_worker_can_be_forked() -> None:
+    """Its thread sleeps in the parent, and the child starts one."""
+    with RateLimitedExecutor() as executor:
+        assert executor.submit(int).result(PATIENCE) == 0
+        in_child(lambda: [executor.submit(int, number).result(PATIENCE) for number in range(10)])
+        assert executor.submit(int, 5).result(PATIENCE) == 5
+
+
+def test_a_closed_worker_is_closed_in_the_child() -> None:
+    """It takes no calls in either."""
+    executor = RateLimitedExecutor()
+    executor.submit(int).result(PATIENCE)
+    executor.shutdown()
+
+    def check() -> None:
+        with pytest.raises(WorkerStopped):
+            executor.submit(int)
+        executor.shutdown()
+
+    in_child(check)
+
+
+def test_a_child_of_a_sending_thread_works() -> None:
+    """A function that an executor runs may fork."""
+    with RateLimitedExecutor(max_concurrency=1) as executor:
+
+        def forks() -> str:
+            in_child(lambda: executor.submit(int, 3).result(PATIENCE))
+            return "forked"
+
+        assert executor.submit(forks).result(PATIENCE) == "forked"
+        assert executor.submit(int).result(PATIENCE) == 0
+
+
+def test_a_fork_while_real_threads_are_submitting_loses_nothing() -> None:
+    """At whatever moment it comes, the child works and the parent answers everything."""
+    executor, stop = RateLimitedExecutor(max_concurrency=2), threading.Event()
+    futures: list[Future[int]] = []
+
+    def keeps_submitting() -> None:
+        while not stop.is_set():
+            futures.append(executor.submit(int, len(futures)))
+            if len(futures) % 50 == 0:
+                futures[-1].result(PATIENCE)
+
+    thread = threading.Thread(target=keeps_submitting)
+    thread.start()
+    try:
+        for _ in range(8):
+            in_child(lambda: executor.submit(int, 1).result(PATIENCE))
+    finally:
+        stop.set()
+        thread.join(PATIENCE)
+    assert [future.result(PATIENCE) for future in futures] == list(range(len(futures)))
+    executor.shutdown()
+
+
+def test_a_client_can_be_made_in_the_child() -> None:
+    """The registry of workers is usable, whatever thread of the parent was in it."""
+    from ratelimited_llm import pools
+
+    pools._lock.acquire()
+    try:
+        in_child(lambda: worker_for(QueueSettings(max_queue=3)))
+    finally:
+        pools._lock.release()
+
+
+def _doubled(number: int) -> int:
+    return 2 * number
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+def test_a_pool_of_forked_processes_works_beside_a_busy_worker() -> None:
+    """multiprocessing's own threads and forks, with calls pending."""
+    busy = Busy()
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map_async(_doubled, range(20)).get(PATIENCE) == [2 * number for number in range(20)]
+    busy.end()
+
+
+def test_the_child_of_a_script_ends_by_itself() -> None:
+    """It does not wait at exit for calls that are the parent's."""
+    import subprocess
+
+    script = """
+import os, sys, threading
+from ratelimited_llm import RateLimitedExecutor
+executor = RateLimitedExecutor(max_concurrency=1)
+go = threading.Event()
+executor.submit(go.wait, 10)
+executor.submit(print, "once", flush=True)
+child = os.fork()
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+    go.set()
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONWARNINGS": "ignore"}, check=False,
+    )  # fmt: skip
+    assert (ran.stdout, ran.stderr, ran.returncode) == ("once\n", "", 0)
