@@ -322,8 +322,10 @@ class _Owner:
 
     def describe(self, future: LightFuture[Any]) -> str:
         job = future._call
-        if job is None or not future.running():
+        if job is None:
             return "queued"
+        if not future.running():
+            return str(job.worker.place(job))
         tries = job.attempts + job.refusals + 1
         return f"running {time.monotonic() - job.submitted_at:.1f}s" + (f" try {tries}" if tries > 1 else "")
 

@@ -132,7 +132,7 @@ class Engine:
         """
         if self.thread is None:
             self._start_thread()
-        if self._at_once(job):
+        if self.inbox.keeps is None and self._at_once(job):  # else calls wait, and nothing goes before them
             job.dispatch()
             return True
         if not self.inbox.put_call((job.priority, job.sequence, None, job, nested and job.jumps)):
@@ -157,7 +157,7 @@ class Engine:
                 sent = False  # what is wrong with it is found again, and told, in its turn
             if not sent:
                 self.flying.discard(job)
-        self._look_at_inbox()
+        self.look_at_inbox()
         if sent and self.room is not None:
             self.room.leave(job)
         return sent
@@ -184,13 +184,13 @@ class Engine:
             if not self._busy():
                 return True
             self._gates.append(gate)
-        self._look_at_inbox()
+        self.look_at_inbox()
         if sleep_at(gate, timeout):
             return True
         with self.core:
             if gate in self._gates:
                 self._gates.remove(gate)
-        self._look_at_inbox()
+        self.look_at_inbox()
         return False
 
     def cancel_queued(self, which: Callable[[Any], bool]) -> int:
@@ -214,7 +214,7 @@ class Engine:
         self._final = self._final or final
         self.inbox.ring()
 
-    def _look_at_inbox(self) -> None:
+    def look_at_inbox(self) -> None:
         if self.inbox.queue:
             self.inbox.ring()
 

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from functools import partial
 from typing import Any, TypeVar
 
 from .core.feedback import ANSWERED, Feedback
@@ -145,10 +146,10 @@ class RateLimitedExecutor(Executor):
             now = terms.now
         else:
             terms.now = now
-        job = _FunctionJob(worker, terms, cost, now, fn, args, kwargs or None)
+        job = _FunctionJob(worker, terms, cost, now, partial(fn, **kwargs) if kwargs else fn, args)
         future: LightFuture[T] = LightFuture(job, _OWNER)
         job.future = future
-        worker.submit(job, nested=in_call())
+        worker.submit(job, nested=worker.bounded and in_call())
         job.prepare()
         return future
 
@@ -242,11 +243,11 @@ class _Terms:
 class _FunctionJob(FutureJob):
     """One call of a function."""
 
-    __slots__ = ("args", "fn", "kwargs", "terms")
+    __slots__ = ("args", "fn", "terms")
 
     def __init__(
         self, worker: RateLimitedWorker, terms: _Terms, cost: Cost, now: float, fn: Callable[..., Any],
-        args: tuple[Any, ...], kwargs: dict[str, Any] | None,
+        args: tuple[Any, ...],
     ) -> None:  # fmt: skip
         # Not by way of the base: it is called a million times in a few seconds.
         options = terms.options
@@ -263,12 +264,11 @@ class _FunctionJob(FutureJob):
         self.terms = terms
         self.fn = fn
         self.args = args
-        self.kwargs = kwargs
 
     def send(self) -> Answer:
         _reported.usage = None
         try:
-            value = self.fn(*self.args, **self.kwargs) if self.kwargs else self.fn(*self.args)
+            value = self.fn(*self.args)
         except Exception as error:
             outcome = outcome_of(error, self.terms.retry_on)
             if outcome is None:
@@ -279,7 +279,7 @@ class _FunctionJob(FutureJob):
         return Answer(value, PLAINLY_ANSWERED if usage is None else Feedback(ANSWERED, usage=usage))
 
     def _resolve(self, future: LightFuture[Any], answer: Answer) -> None:
-        del self.fn, self.args, self.kwargs  # before anybody is told: what the caller has forgotten is gone then
+        del self.fn, self.args  # before anybody is told: what the caller has forgotten is gone then
         super()._resolve(future, answer)
 
 

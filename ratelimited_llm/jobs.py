@@ -103,7 +103,7 @@ class FutureJob(Job):
     def prepare(self) -> None:
         """Have a thread ready, should it be sent while the interpreter ends; called when it was accepted."""
         engine = self.worker.engine
-        if engine.senders.alive < KEPT:
+        if len(engine.senders.threads) < KEPT:
             engine.senders.prepare(engine.waiting + len(engine.flying))
 
     def dispatch(self) -> None:

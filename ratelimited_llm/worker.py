@@ -16,6 +16,7 @@ from .core.retry import RetryBudget, RetryPolicy
 from .core.scheduler import Scheduler
 from .engine import Engine, Job
 from .exceptions import WorkerStopped
+from .places import Places
 from .room import Room
 from .stores import Budget
 from .stores.memory import MemoryBudget
@@ -40,6 +41,9 @@ class RateLimitedWorker:
         ageing: seconds of waiting that improve a call's priority by one number; None for strict priority.
         weights: shares of the tenants that are not 1.0.
         clock: monotonic seconds.
+
+    Attributes:
+        bounded: whether there is a cap.
 
     Raises:
         ValueError: for an argument that makes no sense.
@@ -68,13 +72,15 @@ class RateLimitedWorker:
         self._weights = dict(weights or {})
         self._caps = (max_queue, max_queue_per_tenant)
         self._blocks = on_full == "block"
+        self.bounded = self._caps != (None, None)
         self.engine = self._new_engine()
+        self._places = Places()
         lifecycle.register(self)
 
     def _new_engine(self) -> Engine:
         scheduler = Scheduler(ageing=self._ageing, weights=self._weights)
         machine = Dispatcher(scheduler, self.budget, retries=RetryBudget())
-        room = None if self._caps == (None, None) else Room(Bounds(*self._caps), self._blocks)
+        room = Room(Bounds(*self._caps), self._blocks) if self.bounded else None
         return Engine(machine, room, self.clock, _sequence, f"ratelimited-llm-worker-{self.number}")
 
     # -- submitting ---------------------------------------------------------------------------------------------------
@@ -159,6 +165,10 @@ class RateLimitedWorker:
     def queued(self) -> int:
         """Of these, the ones that wait."""
         return self.engine.waiting
+
+    def place(self, job: Job) -> str:
+        """Where a waiting call stands, as its repr says it; never blocks."""
+        return self._places.status(self.engine, job)
 
     @property
     def in_flight(self) -> int:

@@ -573,3 +573,12 @@ def test_a_child_does_not_get_its_parents_answers(simulator, door):
     assert in_child(lambda: waiting.result(timeout=5)).startswith("WorkerStopped(")
     assert not waiting.done()
     assert waiting.cancel()
+
+
+def test_a_waiting_call_says_its_place_and_how_many_wait(simulator, door):
+    """The repr of a queued future is a status line, and asking for it waits for nobody."""
+    client = door(OpenAI, simulator(latency=1.0), max_concurrency=1)
+    answers = [ask(client, f"call {number}") for number in range(4)]
+    wait_until(lambda: "/3" in repr(answers[3]))
+    assert [repr(answer) for answer in answers[1:]] == [f"<ResponseFuture queued {place}/3>" for place in (1, 2, 3)]
+    assert client.cancel() == 3
