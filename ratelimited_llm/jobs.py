@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from .core.feedback import Feedback, Kind, Outcome
 from .core.request import Lane, State
 from .core.retry import RetryPolicy
-from .engine import NEVER_AGAIN, Engine, Job
+from .engine import Engine
 from .exceptions import WorkerStopped
 from .light_future import LightFuture, abandon, begin, callbacks_later
 from .room import sleep_at
 from .senders import KEPT
+from .steps import NEVER_AGAIN, Job
 
 if TYPE_CHECKING:
     from .worker import RateLimitedWorker

@@ -72,7 +72,7 @@ def _drop(workers: list[RateLimitedWorker]) -> None:
     try:
         _wait(workers, LAST_ANSWERS)
     finally:
-        abandoned = sum(worker.pending for worker in workers)
+        abandoned = sum(worker.in_flight for worker in workers)
         _say(f"interrupted: {cancelled:,} cancelled, {abandoned:,} abandoned")
 
 

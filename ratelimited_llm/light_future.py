@@ -2,10 +2,10 @@
 
 A million calls may be queued and only a few are waited for at one moment, so what a wait needs is made by the wait:
 
-1. Until somebody waits, a future has no lock of its own: its steps happen under the one lock of this module.
+1. Until somebody waits, a future has no lock of its own: its steps happen under one of the few locks of this module.
 2. `wait()` and `as_completed()` hold the locks of many futures at a time, so the first use of `_condition` gives the
    future its own lock, for life; from then on its steps happen under that one, and `_lock_of` says which it is.
-3. The module's lock is the innermost: nothing else is taken while it is held, and nobody's code runs under it.
+3. The module's locks are the innermost: nothing else is taken while one is held, and nobody's code runs under it.
 4. A finished future never changes again, so one that ended without a lock needs none: its `_condition` guards nothing.
 
 `concurrent.futures` only ever locks and unlocks `_condition` from outside the class (3.10 to 3.14); the waiting half of
@@ -51,18 +51,19 @@ _LONGEST_WAIT = 0.2 if sys.platform == "win32" and sys.version_info < (3, 14) el
 MOST_UNREAD_SHOWN = 5
 _unread = itertools.count()
 
-# Reentrant, because a signal handler or a finalizer may cancel futures while its own thread is in a step.
-_lock = threading.RLock()
+# Reentrant, because a signal handler or a finalizer may cancel futures while its own thread is in a step. Several,
+# because with one, threads that end futures one after the other meet there, and then go on meeting at each (a convoy).
+_LOCKS = 64
+_locks = [threading.RLock() for _ in range(_LOCKS)]
 
 
-def _renew_lock_after_fork() -> None:
-    # A thread that is not in the child may have held it.
-    global _lock
-    _lock = threading.RLock()
+def _renew_locks_after_fork() -> None:
+    # A thread that is not in the child may have held one.
+    _locks[:] = [threading.RLock() for _ in range(_LOCKS)]
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock_after_fork)
+    os.register_at_fork(after_in_child=_renew_locks_after_fork)
 
 
 class Owner(Protocol):
@@ -84,7 +85,7 @@ class _Waits:
     __slots__ = ("callbacks", "gates", "lock", "waiters")
 
     def __init__(self) -> None:
-        self.lock: Any = None  # its own lock, or None while the module's serves
+        self.lock: Any = None  # its own lock, or None while one of the module's serves
         self.gates: list[Any] = []  # one locked lock for each thread in result() or exception()
         self.waiters: list[Any] = []  # of wait() and as_completed()
         self.callbacks: list[Callable[[Any], object]] = []
@@ -318,7 +319,7 @@ class LightFuture(Future[T]):
         while True:
             lock = _lock_of(self)
             with lock:
-                if lock is _lock_of(self):  # if not, it was given its own lock while we waited for the module's
+                if lock is _lock_of(self):  # if not, it was given its own lock while we waited for one of the module's
                     return step(self, *args)
 
     @property
@@ -351,7 +352,7 @@ _set_state, _set_waits, _set_call, _set_owner, _set_where, _set_result, _set_exc
 
 def _lock_of(future: LightFuture[Any]) -> Any:
     waits = future._waits
-    return _lock if waits is None or waits.lock is None else waits.lock
+    return _locks[(id(future) >> 4) % _LOCKS] if waits is None or waits.lock is None else waits.lock
 
 
 # The steps: each runs under the lock of its future, and runs nobody else's code.

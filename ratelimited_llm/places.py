@@ -34,12 +34,10 @@ class Places:
 
     def _count(self, engine: Engine, now: float) -> None:
         scheduler = engine.machine.scheduler
-        if len(scheduler) > MOST or not engine.core.acquire(blocking=False):
+        if len(scheduler) > MOST or engine.core.locked():
             return
-        try:
+        with engine.core:  # not acquire(): a Ctrl-C right behind it would leave the lock taken
             waiting = sorted((job.priority, job.sequence) for job in scheduler)
-        finally:
-            engine.core.release()
         engine.look_at_inbox()
         self._places = {sequence: place for place, (_, sequence) in enumerate(waiting, 1)}
         self._at = now

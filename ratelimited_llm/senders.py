@@ -64,6 +64,7 @@ class SenderPool:
     Attributes:
         idle_seconds: how long a thread waits for more before it goes.
         threads: those that exist.
+        kept: of the idle ones, those that sleep until something happens, since something is pending.
     """
 
     def __init__(self, pending: Callable[[], bool], last_resort: Callable[[], None] = lambda: None) -> None:
@@ -72,7 +73,7 @@ class SenderPool:
         self._pending = pending
         self._last_resort = last_resort
         self._idle: list[_Sender] = []  # who is in here sleeps, and whoever takes it out wakes it
-        self._kept: set[_Sender] = set()  # of those, the ones that sleep until something happens
+        self.kept: set[_Sender] = set()
         self._overdue: deque[Work] = deque()  # no thread could be had for it: for whoever comes free
         self._closed = False
 
@@ -116,7 +117,7 @@ class SenderPool:
 
     def relax(self) -> None:
         """Nothing is pending any more: let the threads that were kept for it go soon."""
-        for sender in list(self._kept):
+        for sender in list(self.kept):
             if self._withdraw(sender):
                 sender.wake()
 
@@ -191,12 +192,12 @@ class SenderPool:
         while True:
             self._idle.append(me)
             if stays:
-                self._kept.add(me)
+                self.kept.add(me)
             # Only now: whoever changes one of these from here on finds us in the list.
             if (self._overdue or self._closed or (stays and not self._pending())) and self._withdraw(me):
                 me.wake()
             woken = me.gate.acquire(timeout=-1 if stays else self.idle_seconds)
-            self._kept.discard(me)
+            self.kept.discard(me)
             if not woken and not self._withdraw(me):
                 # Somebody took us out of the list to give us work, which arrives any moment. (Or was stopped by Ctrl-C
                 # just there; then it never does.)

@@ -14,10 +14,11 @@ from .core.feedback import Feedback, Kind
 from .core.request import Usage
 from .core.retry import RetryBudget, RetryPolicy
 from .core.scheduler import Scheduler
-from .engine import Engine, Job
+from .engine import Engine
 from .exceptions import WorkerStopped
 from .places import Places
 from .room import Room
+from .steps import Job
 from .stores import Budget
 from .stores.memory import MemoryBudget
 

@@ -496,7 +496,7 @@ def test_a_step_that_waited_for_the_module_s_lock_in_a_thread_moves_to_the_futur
     waits = future._waits
     light_future._set_waits(future, None)
     monkeypatch.setattr(Overtaken, "__enter__", lambda self: light_future._set_waits(future, waits))
-    monkeypatch.setattr(light_future, "_lock", Overtaken())
+    monkeypatch.setattr(light_future, "_locks", [Overtaken()] * len(light_future._locks))
     with own:
         slow = threading.Thread(target=future.set_result, args=[1])
         slow.start()
@@ -805,7 +805,7 @@ def test_the_child_of_a_fork_can_use_futures_although_a_thread_held_the_lock(our
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with light_future._lock:
+        with light_future._lock_of(inherited):
             held.set()
             release.wait()
 

@@ -177,7 +177,7 @@ class Flaky:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Back off for no time."""
-    monkeypatch.setattr("ratelimited_llm.engine.random.random", lambda: 0.0)
+    monkeypatch.setattr("ratelimited_llm.steps.random.random", lambda: 0.0)
 
 
 @pytest.mark.usefixtures("impatient")

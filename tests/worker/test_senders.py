@@ -128,10 +128,10 @@ def test_a_few_threads_stay_while_something_is_pending(pool: SenderPool, still_t
     barrier.wait(PATIENCE)
     event = threading.Event()
     for _ in range(2_000):
-        if len(pool.threads) == KEPT and len(pool._kept) == KEPT:
+        if len(pool.threads) == KEPT and len(pool.kept) == KEPT:
             break
         event.wait(0.005)
-    assert len(pool.threads) == len(pool._kept) == KEPT
+    assert len(pool.threads) == len(pool.kept) == KEPT
     still_to_come.pending = 0
     pool.relax()
     for thread in list(pool.threads):

@@ -582,6 +582,25 @@ def test_an_idle_worker_keeps_only_its_own_thread(worker: RateLimitedWorker) -> 
     assert worker.engine.thread.is_alive()
 
 
+def test_threads_that_were_kept_for_a_queue_leave_when_it_is_empty_in_real_time(worker: RateLimitedWorker) -> None:
+    """Nobody submits any more, and nobody waits for it."""
+    pool, gate = Pool(max_concurrency=1), Gate()
+    senders, pause = worker.engine.senders, threading.Event()
+    senders.idle_seconds = 0.001
+    futures = [submit(worker, pool, gate), *(submit(worker, pool, number) for number in range(20))]
+    for _ in range(10):
+        futures[-1]._call.prepare()
+    for _ in range(2_000):
+        if len(senders.kept) == senders.alive - 1:
+            break
+        pause.wait(0.005)
+    assert senders.kept
+    gate.go.set()
+    for thread in list(senders.threads):
+        thread.join(PATIENCE)
+    assert senders.alive == 0
+
+
 def test_a_call_keeps_nothing_alive_when_it_has_ended(worker: RateLimitedWorker) -> None:
     """Neither the job nor what it carries, even while its future is kept."""
     futures, jobs = [], []
