@@ -46,8 +46,7 @@ class Attempt:
     """
 
     __slots__ = (
-        "_outer", "dialect", "given_up", "made", "outcome", "readings", "refusals", "response", "rest",
-        "stream_response",
+        "_outer", "accepted", "dialect", "given_up", "made", "outcome", "readings", "refusals", "response", "rest",
     )  # fmt: skip
 
     def __init__(
@@ -61,7 +60,7 @@ class Attempt:
         self.outcome: Outcome | None = None  # None until an answer was judged
         self.readings: tuple[Reading, ...] = ()
         self.response: Any = None
-        self.stream_response: Any = None
+        self.accepted: Any = None  # the answer that the SDK accepts
 
     def __enter__(self) -> Attempt:
         self._outer: Attempt | None = current_attempt()
@@ -77,8 +76,7 @@ class Attempt:
         """An answer that the SDK accepts; its headers are read, its body is not."""
         self.outcome = ANSWERED
         self.readings = self.dialect.readings(response.headers)
-        if not response.is_closed:
-            self.stream_response = response
+        self.accepted = response
 
     def judge(self, response: Any) -> Outcome:
         """An answer with an error status: read it whole, once, and say what it means."""

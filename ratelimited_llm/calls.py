@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import contextvars
-import time
+import logging
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .attempt import Attempt
+from .call_job import OWNER, launch, make_job, take_turn
 from .core.estimate import body_of, prompt_bytes
 from .core.feedback import ANSWERED, Feedback, Kind
-from .core.request import Cost, Lane, Usage
+from .core.request import Cost, Usage
 from .exceptions import RequestExpired
 from .future import ResponseFuture, submitted_at
-from .jobs import SENDING, Answer, AttemptFailed, FutureJob, TurnJob, in_call
-from .light_future import begin
-from .pools import Account, CallPool
+from .jobs import Answer, AttemptFailed, in_call
+from .ledger import Noted
+from .pools import Account
 from .snapshot import snapshot
+from .spending import most_output
+from .status import Ratelimit
 from .streams import StreamWatch
 
 if TYPE_CHECKING:
-    from .client import Runtime, Tally
-    from .light_future import LightFuture
+    from .journaled import Entry, Tape
+    from .runtime import Runtime
+    from .stores.journal import Recorded
 
 __all__ = ["QueuedCall"]
+
+_log = logging.getLogger("ratelimited_llm")
 
 RAW_HEADER = "x-stainless-raw-response"  # "true" or "raw" by with_raw_response, "stream" by with_streaming_response
 CAST_HEADER = "____stainless_override_cast_to"
@@ -33,7 +38,7 @@ CAST_HEADER = "____stainless_override_cast_to"
 PLAIN_TYPES = frozenset({str, bytes, bytearray, int, float, bool, dict, list, tuple, type(None), object})
 
 
-class QueuedCall:
+class QueuedCall(Noted):
     """The arguments of one `request()` and all that has to be known to queue it.
 
     Args:
@@ -45,14 +50,20 @@ class QueuedCall:
     """
 
     __slots__ = (
-        "account", "cast_to", "client", "deadline_at", "key", "options", "pool", "runtime", "send", "size", "stream",
-        "stream_cls",
+        "account", "cast_to", "client", "deadline_at", "entry", "estimated", "key", "options", "runtime", "send",
+        "stream", "stream_cls",
     )  # fmt: skip
+
+    estimated: Cost  # when it was submitted
 
     def __init__(
         self, client: Any, send: Callable[..., Any], runtime: Runtime, account: Account, cast_to: Any, options: Any,
         stream: bool, stream_cls: Any,
     ) -> None:  # fmt: skip
+        body = body_of(options.json_data)
+        model = body.get("model")
+        model = model if isinstance(model, str) else ""
+        super().__init__(account.pool(model), model, prompt_bytes(body))
         self.client = client
         self.send = send
         self.runtime = runtime
@@ -61,12 +72,14 @@ class QueuedCall:
         self.options = options
         self.stream = stream
         self.stream_cls = stream_cls
-        body = body_of(options.json_data)
-        model = body.get("model")
-        self.pool: CallPool = account.pool(model if isinstance(model, str) else "")
         self.key = (self.pool.family, options.url)
-        self.size = prompt_bytes(body)
         self.deadline_at: float | None = None
+        self.entry: Entry | None = None
+        journal = runtime.journal
+        if journal is not None:
+            from .journaled import entry_for  # it knows sqlite3, which costs nothing to those who keep no journal
+
+            self.entry = entry_for(journal, runtime.provider, account.base_url, options)
 
     # -- before it is sent --------------------------------------------------------------------------------------------
 
@@ -97,6 +110,9 @@ class QueuedCall:
             prompt = estimator.prompt_tokens(self.key, self.size)
         return self.account.dialect.cost(self.options.url, body, prompt, estimator.output_tokens(self.key))
 
+    def most_output(self) -> int | None:
+        return most_output(self.options.url, body_of(self.options.json_data))
+
     def _own_estimate(self, body: Any) -> int | None:
         estimate = self.runtime.estimator
         if estimate is None:
@@ -106,21 +122,43 @@ class QueuedCall:
             raise ValueError(f"estimator= must answer a whole number of tokens from 0 up, not {tokens!r}")
         return tokens
 
-    def _job_options(self, now: float) -> dict[str, Any]:
+    def job_options(self) -> dict[str, Any]:
+        """How it is queued, from this moment on."""
         options = self.runtime.options
+        now = self.runtime.worker.clock()
+        if not self.submitted_at:
+            self.submitted_at = now
         if options.deadline is not None:
-            self.deadline_at = now + options.deadline
+            self.deadline_at = self.submitted_at + options.deadline
         wait = options.allowed_wait
         return {
             "priority": options.rank,
             "tenant": options.tenant,
             "submitted_at": now,
-            "expires_at": None if wait is None else now + wait,
+            "expires_at": None if wait is None else self.submitted_at + wait,
         }
 
     def as_future(self) -> Any:
         """Queue it, and return at once the future that is its response."""
-        worker = self.runtime.worker
+        runtime, ledger = self.runtime, self.runtime.ledger
+        self._snapshot()
+        self.estimated = self.cost()
+        runtime.limits.check(self.estimated)
+        job = make_job(self, contextvars.copy_context())
+        self.number, self.counted = job.sequence, True
+        where = submitted_at(3)
+        future: ResponseFuture[Any] = ResponseFuture.of(self._declared())(job, OWNER, where)
+        ledger.submitted(self, self.estimated)
+        try:
+            launch(self, job, future)
+        except BaseException:
+            ledger.withdrawn(self)
+            raise
+        runtime.hint.submitted()
+        return future
+
+    def _snapshot(self) -> None:
+        """Keep the request as it is now, whatever the caller does with it later."""
         options = self.options.model_copy() if hasattr(self.options, "model_copy") else self.options.copy()
         options.json_data = snapshot(options.json_data)
         if options.extra_json is not None:
@@ -130,22 +168,6 @@ class QueuedCall:
         if options.idempotency_key is None:
             options.idempotency_key = self.client._idempotency_key()  # one for all attempts, as within the SDK
         self.options = options
-        cost = self.cost()
-        self.runtime.limits.check(cost)
-        job = _CallJob(worker.next_sequence(), self.pool, cost, **self._job_options(worker.clock()))
-        where = submitted_at(3)
-        future: ResponseFuture[Any] = ResponseFuture.of(self._declared())(job, _OWNER, where)
-        job.worker, job.future, job.call, job.lane = worker, future, self, self.runtime.lane
-        job.context, job.tally = contextvars.copy_context(), self.runtime.tally
-        job.prepare()
-        job.tally.add()
-        try:
-            worker.submit(job)
-        except BaseException:
-            job.tally.drop()
-            raise
-        self.runtime.hint.submitted()
-        return future
 
     def _declared(self) -> Any:
         raw = _raw(_headers(self.options))
@@ -155,32 +177,13 @@ class QueuedCall:
 
     def in_own_thread(self) -> Any:
         """Wait for its turn, send it in this thread, and return the SDK's plain object."""
-        worker = self.runtime.worker
-        cost = self.cost()
-        self.runtime.limits.check(cost)
-        nested = in_call()
-        job = TurnJob(worker, worker.next_sequence(), self.pool, cost, **self._job_options(worker.clock()))
-        if not nested:
-            job.lane = self.runtime.lane
-        elif self.runtime.limits.max_concurrency is not None:
+        self.estimated = self.cost()
+        self.runtime.limits.check(self.estimated)
+        if in_call() and self.runtime.limits.max_concurrency is not None:
             # Its outer call may hold the only place: it would wait for itself.
             with Attempt(self.account.dialect):
                 return self.send(self.cast_to, self.options, stream=self.stream, stream_cls=self.stream_cls)
-        worker.submit(job, nested=nested)
-        while True:
-            job.wait()
-            try:
-                with SENDING:
-                    answer = self.attempt(job, None if self.deadline_at is not None else partial(_next_turn, job))
-            except AttemptFailed as failure:
-                worker.failed(job, failure.feedback, failure.policy, failure.error)
-                del failure
-                continue
-            if answer.open:
-                worker.streaming(job, answer.feedback)
-            else:
-                worker.answered(job, answer.feedback)
-            return answer.value
+        return take_turn(self)
 
     # -- sending it ---------------------------------------------------------------------------------------------------
 
@@ -195,14 +198,15 @@ class QueuedCall:
             AttemptFailed: no answer; it says whether there may be another attempt, and the SDK's own error.
             BaseException: while it rested, it was given up with this.
         """
+        if self.entry is not None and self.entry.claim():
+            self.runtime.ledger.perhaps_paid_again()
         attempt = Attempt(self.account.dialect, job.attempts, job.refusals, rest)
         options = self._options_for(job)
         try:
             with attempt:
                 value = self.send(self.cast_to, options, stream=self.stream, stream_cls=self.stream_cls)
         except AttemptFailed as failure:
-            if failure.feedback.outcome.kind is Kind.LIMITED:
-                self.account.news.refused(self.pool.family, failure.feedback.outcome)
+            self.came_back(failure)
             raise
         except BaseException as error:
             if attempt.given_up:
@@ -210,19 +214,67 @@ class QueuedCall:
             raise attempt.over(error) from None
         return self._answer(job, attempt, value)
 
+    def came_back(self, failure: AttemptFailed) -> None:
+        """An attempt failed, and there may be another."""
+        outcome = failure.feedback.outcome
+        self.runtime.ledger.back(self, outcome.kind)
+        if outcome.kind is Kind.LIMITED:
+            self.account.news.refused(self.pool.family, outcome)
+
     def _answer(self, job: Any, attempt: Attempt, value: Any) -> Answer:
         self.account.news.answered(self.pool.family, attempt.readings)
-        response = attempt.stream_response
+        ledger, response = self.runtime.ledger, attempt.accepted
         if response is not None and not response.is_closed:
-            watch = StreamWatch(self.account.dialect, _StreamEnd(self, job))
-            watch.over_response(response)
-            if self.stream and _raw(_headers(self.options)) is None:
-                watch.over_stream(value)
+            self._watch(job, response, value)
+            ledger.opened(self)
             return Answer(value, Feedback(ANSWERED, attempt.readings), open=True)
         usage = self.account.dialect.usage(value)
         if usage is not None:
             self.learn(usage)
+        ledger.answered(self, usage)
+        if self.entry is not None and response is not None:
+            self.entry.record(response, response.content, self.sent_at)
         return Answer(value, Feedback(ANSWERED, attempt.readings, usage))
+
+    def _watch(self, job: Any, response: Any, value: Any) -> None:
+        tape = None if self.entry is None else self.entry.tape(response, self.sent_at)
+        watch = StreamWatch(self.account.dialect, _StreamEnd(self, job, tape))
+        watch.over_response(response, tape)
+        if self.stream and _raw(_headers(self.options)) is None:
+            watch.over_stream(value)
+
+    def replayed(self, recorded: Recorded) -> Any:
+        """What the SDK makes of an answer out of the journal."""
+        with Attempt(self.account.dialect):  # so that none of the hooks takes it for a call of its own
+            from .replay import replay
+
+            return replay(self.client, self.cast_to, self.options, self.stream, self.stream_cls, recorded)
+
+    def unreadable(self, error: Exception) -> None:
+        """The SDK makes nothing of it (it was made by another version, say): it is asked for again."""
+        _log.warning("journal_unreadable: %s; the call is sent again", type(error).__name__)
+
+    # -- how it fares -------------------------------------------------------------------------------------------------
+
+    def fared(self, state: str, *, replayed: bool = False) -> Ratelimit:
+        """How it fared, now that it has ended."""
+        now = self.runtime.ledger.clock()
+        if not self.tries or replayed:
+            return Ratelimit(state, now - self.submitted_at, replayed=replayed)
+        return Ratelimit(state, self.dispatched_at - self.submitted_at, now - self.sent_at, self.tries)
+
+    def fares(self, job: Any, *, running: bool) -> Ratelimit:
+        """How it fares now; never blocks."""
+        now = self.runtime.ledger.clock()
+        queued = (self.dispatched_at if self.tries else now) - self.submitted_at
+        if running:
+            return Ratelimit("running", queued, now - self.sent_at if self.tries else 0.0, self.tries)
+        place = job.worker.place(job)
+        if place is None:
+            return Ratelimit("queued", queued, attempts=self.tries)
+        outlook = self.runtime.outlook(self.pool)
+        held_by = outlook.wait(place[2])[1]
+        return Ratelimit("queued", queued, None, self.tries, place[0], place[1], outlook.answered_in(place[2]), held_by)
 
     def learn(self, usage: Usage) -> None:
         """Let the next estimates be better."""
@@ -246,55 +298,15 @@ class QueuedCall:
         return options
 
 
-def _next_turn(job: TurnJob, failure: AttemptFailed) -> None:
-    """Give the place back after a failed attempt, and wait for another."""
-    job.worker.failed(job, failure.feedback, failure.policy, failure.error)
-    job.wait()
-
-
-class _CallJob(FutureJob):
-    """A call on its way to a future."""
-
-    __slots__ = ("call", "context", "costed", "lane", "tally")
-
-    call: QueuedCall
-    context: contextvars.Context
-    lane: Lane | None
-    tally: Tally
-
-    def recost(self) -> None:
-        version = self.call.account.estimator.version
-        if getattr(self, "costed", 0) == 0 and version:
-            self.costed = version
-            if self.call.runtime.estimator is None:
-                self.cost = self.call.cost()
-
-    def send(self) -> Answer:
-        return self.context.run(self.call.attempt, self)
-
-    def _resolve(self, future: LightFuture[Any], answer: Answer) -> None:
-        super()._resolve(future, answer)
-        self.tally.drop()
-
-    def _fail(self, error: BaseException) -> None:
-        future = self.future
-        super()._fail(error)
-        if future is not None and not future.cancelled():  # a cancelled one was counted by its owner
-            self.tally.drop()
-
-    def abandon(self, error: BaseException) -> None:
-        super().abandon(error)
-        self.tally.open = 0
-
-
 class _StreamEnd:
     """What happens when a stream has ended; may run in a finalizer."""
 
-    __slots__ = ("call", "job")
+    __slots__ = ("call", "job", "tape")
 
-    def __init__(self, call: QueuedCall, job: Any) -> None:
+    def __init__(self, call: QueuedCall, job: Any, tape: Tape | None) -> None:
         self.call = call
         self.job = job
+        self.tape = tape
 
     def __call__(self, usage: Usage | None, error: BaseException | None) -> None:
         trouble = None
@@ -303,34 +315,10 @@ class _StreamEnd:
             trouble = Feedback(self.call.account.dialect.classify_event(body))
         if usage is not None:
             self.call.learn(usage)
+        if self.tape is not None:
+            self.tape.ended()
+        self.call.runtime.ledger.stream_ended(self.call, usage)
         self.job.worker.stream_ended(self.job, usage, trouble)
-
-
-class _Owner:
-    """Hears of the futures of all clients."""
-
-    def cancelled(self, future: LightFuture[Any]) -> None:
-        job = future._call
-        job.worker.cancel(job)
-        begin(future)
-        job.tally.drop()
-
-    def waiting(self, future: LightFuture[Any]) -> None:
-        job = future._call
-        if job is not None:
-            job.call.runtime.hint.waiting()
-
-    def describe(self, future: LightFuture[Any]) -> str:
-        job = future._call
-        if job is None:
-            return "queued"
-        if not future.running():
-            return str(job.worker.place(job))
-        tries = job.attempts + job.refusals + 1
-        return f"running {time.monotonic() - job.submitted_at:.1f}s" + (f" try {tries}" if tries > 1 else "")
-
-
-_OWNER = _Owner()
 
 
 def _headers(options: Any) -> Any:

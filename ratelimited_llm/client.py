@@ -10,116 +10,51 @@ from __future__ import annotations
 import functools
 import os
 import sys
-import threading
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
 
 from .attempt import connection_error, current_attempt
 from .calls import QueuedCall
+from .conveniences import Conveniences
 from .core.feedback import Kind
-from .core.request import Lane
 from .exceptions import WorkerStopped
-from .hints import SerialHint
 from .jobs import in_call
-from .options import LIMIT_NAMES, PREFIX, CallOptions, limits_from_environment, split_limits
-from .pools import Account, QueueSettings, account_for, worker_for
+from .options import PREFIX
+from .plainly import wants_answers
+from .pools import Account, account_for, worker_for
 from .providers import dialect_for
+from .runtime import CALL_NAMES, OWN_NAMES, Runtime
 from .submitted import helper_frame
 from .transport import widen
 
 __all__ = ["QueuedClient"]
 
-QUEUE_NAMES = ("max_queue", "max_queue_per_tenant", "on_full", "ageing", "weights")
-CALL_NAMES = ("priority", "tenant", "deadline", "max_wait", "mode")
-OWN_NAMES = frozenset({*LIMIT_NAMES, *QUEUE_NAMES, *CALL_NAMES, "limits", "estimator"})
 _HOPELESS = (Kind.EXHAUSTED, Kind.TOO_LARGE)  # the SDKs retry these; waiting changes nothing
-
-
-class Runtime:
-    """What a client and its copies share: worker, limits and lane; and what only one of them has, its options."""
-
-    def __init__(self, provider: str, given: Mapping[str, Any]) -> None:
-        named = {name: given[name] for name in given if name in LIMIT_NAMES}
-        limits = given.get("limits")
-        if limits is None:
-            named = {**limits_from_environment(), **named}
-        self.provider = provider
-        self.limits = split_limits(limits, named)
-        self.estimator = given.get("estimator")
-        if self.estimator is not None and not callable(self.estimator):
-            raise TypeError(f"estimator must be a function of the request body, not {self.estimator!r}")
-        queue = {name: given[name] for name in QUEUE_NAMES if given.get(name) is not None}
-        if "weights" in queue:
-            queue["weights"] = tuple(sorted(queue["weights"].items()))
-        self.queue = QueueSettings(**queue)
-        self.worker = worker_for(self.queue)
-        self.account: tuple[Any, str, Account] | None = None  # as of the last call
-        options = {name: given[name] for name in CALL_NAMES if given.get(name) is not None}
-        options.setdefault("mode", os.environ.get(PREFIX + "MODE") or "future")
-        self.options = CallOptions(**options)
-        self.lane = Lane()
-        self.hint = SerialHint()
-        self.tally = Tally()
-
-    def with_options(self, changes: Mapping[str, Any]) -> Runtime:
-        """The same queue with other options for its calls; itself when nothing changes (anthropic compares copies)."""
-        options = self.options.replace(**changes)
-        if options == self.options:
-            return self
-        twin = object.__new__(Runtime)
-        twin.__dict__.update(self.__dict__)
-        twin.options = options
-        return twin
-
-
-class Tally:
-    """Counts the calls of one client and its copies that have not ended."""
-
-    def __init__(self) -> None:
-        self.open = 0
-        self.changed = threading.Condition()
-
-    def add(self) -> None:
-        with self.changed:
-            self.open += 1
-
-    def drop(self) -> None:
-        with self.changed:
-            self.open -= 1
-            if not self.open:
-                self.changed.notify_all()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Block until none is open, at most `timeout` seconds; True when none is."""
-        with self.changed:
-            return self.changed.wait_for(lambda: not self.open, timeout)
 
 
 SDKClient = TypeVar("SDKClient")
 
 
-class QueuedClient(Generic[SDKClient]):
+class QueuedClient(Conveniences[SDKClient]):
     """The part of a door that is ours; see the doors for what users get.
-
-    It is generic, and has no slots, because the SDKs' clients are just so: only then have a door and its SDK class the
-    same layout, and an instance can be lent to the SDK as one of its own.
 
     Class attributes:
         _provider_name: what the dialects call it. (`_provider` is a name of openai's own.)
         _endpoints: path endings of the POSTs that spend rate limit.
     """
 
+    __slots__ = ()  # see Conveniences
+
     _provider_name: ClassVar[str]
     _endpoints: ClassVar[tuple[str, ...]]
     _sdk: ClassVar[Any]
     _base: ClassVar[Any]
-    _runtime: Runtime
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if not _is_door(cls):
             return  # a user's own subclass of a door
-        base = cls._base = cls.__mro__[cls.__mro__.index(QueuedClient) + 1]
+        base = cls._base = next(each for each in cls.__mro__ if each.__module__.partition(".")[0] != __package__)
         cls._sdk = sys.modules[base.__module__.partition(".")[0]]
         cls.__init__ = _initializer(base)  # type: ignore[method-assign]
         cls.copy = cls.with_options = _copier(base)  # type: ignore[attr-defined]
@@ -137,12 +72,15 @@ class QueuedClient(Generic[SDKClient]):
         if runtime.worker.closed:
             runtime.worker = worker_for(runtime.queue)
         call = QueuedCall(self, send, runtime, self._account(runtime), cast_to, options, stream, stream_cls)
-        if runtime.options.mode == "blocking" or in_call() or call.consumed_at_once() or self._called_by_helper():
+        if self._wants_answer(call):
             return call.in_own_thread()
         return call.as_future()
 
-    def _called_by_helper(self) -> bool:
-        """Whether the SDK's own helper code made this call: it was written for answers, and gets answers."""
+    def _wants_answer(self, call: QueuedCall) -> bool:
+        """Whether who made the call gets the answer and no future."""
+        if self._runtime.options.mode == "blocking" or in_call() or wants_answers() or call.consumed_at_once():
+            return True
+        # The SDK's own helper code was written for answers, and gets answers.
         return helper_frame(self._sdk.__name__, 2)
 
     def _spends(self, options: Any) -> bool:
@@ -219,37 +157,6 @@ class QueuedClient(Generic[SDKClient]):
         if attempt is not None and attempt.may_wait(attempt.judge(response)):
             raise attempt.again(error)  # its retries are used up, but waiting for a limit is none
         return error
-
-    # -- for users ----------------------------------------------------------------------------------------------------
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Block until every call made so far has ended, at most `timeout` seconds; True when they have."""
-        return self._runtime.tally.wait(timeout)
-
-    def cancel(self) -> int:
-        """Cancel this client's calls that still wait in the queue; answers how many. What was sent goes on."""
-        tally = self._runtime.tally
-        return self._runtime.worker.cancel_queued(lambda job: getattr(job, "tally", None) is tally)
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the client as `concurrent.futures.Executor.shutdown` ends an executor.
-
-        Args:
-            wait: block until the calls made so far have ended, and close the HTTP client then. Otherwise they go on,
-                and the HTTP client is closed when it is collected.
-            cancel_futures: cancel the calls that still wait in the queue.
-        """
-        if cancel_futures:
-            self.cancel()
-        if wait:
-            self.close()
-
-    def close(self) -> None:
-        """Wait for the calls made so far, then close the HTTP client; as at the end of a `with` block."""
-        runtime = getattr(self, "_runtime", None)  # not there when the SDK refused its arguments
-        if runtime is not None and not in_call():
-            runtime.tally.wait()
-        super().close()  # type: ignore[misc]
 
 
 def _initializer(base: Any) -> Callable[..., None]:

@@ -5,6 +5,8 @@
     +-- BudgetExceeded       (ValueError)              one call alone asks for more than a whole limit
     +-- RequestExpired       (TimeoutError)            it waited longer than its deadline or max_wait
     +-- WorkerStopped        (RuntimeError)            submitted after close(), or dropped by it, or by a fork
+    +-- CostLimitReached     (RuntimeError)            sending this call could have cost more than max_cost
+    +-- JournalError         (OSError)                 the file of a journal cannot be used as one
 
 Each also subclasses what an old `except` line would catch, carries its numbers as attributes, and ends its
 message with what to change.
@@ -16,7 +18,15 @@ import queue
 import sys
 from concurrent.futures import TimeoutError as FutureTimeoutError
 
-__all__ = ["BudgetExceeded", "QueueFull", "RateLimitedLLMError", "RequestExpired", "WorkerStopped"]
+__all__ = [
+    "BudgetExceeded",
+    "CostLimitReached",
+    "JournalError",
+    "QueueFull",
+    "RateLimitedLLMError",
+    "RequestExpired",
+    "WorkerStopped",
+]
 
 
 class RateLimitedLLMError(Exception):
@@ -102,3 +112,27 @@ class RequestExpired(RateLimitedLLMError, _Timeout):
 
 class WorkerStopped(RateLimitedLLMError, RuntimeError):
     """The queue was closed before the call could be sent, or the call was made after close()."""
+
+
+class CostLimitReached(RateLimitedLLMError, RuntimeError):
+    """Sending one more call could have cost more than `max_cost`, so it was not sent.
+
+    Attributes:
+        max_cost: the cap, US dollars.
+        spent: what the calls before it cost.
+        needed: what this one could have cost at most.
+    """
+
+    def __init__(self, max_cost: float, spent: float, needed: float, *, request_id: int | None = None) -> None:
+        super().__init__(
+            f"max_cost is ${max_cost:.4g}, ${spent:.4g} are spent, and this call could cost up to ${needed:.4g}: it was "
+            "not sent; raise max_cost=, or set or lower max_tokens so that a call can cost less",
+            request_id=request_id,
+        )
+        self.max_cost = max_cost
+        self.spent = spent
+        self.needed = needed
+
+
+class JournalError(RateLimitedLLMError, OSError):
+    """The file that was given as journal cannot be used as one; nothing in it was changed."""

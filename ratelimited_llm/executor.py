@@ -292,7 +292,7 @@ class _Owner:
         begin(future)
 
     def waiting(self, future: LightFuture[Any]) -> None:
-        pass
+        return None
 
     def describe(self, future: LightFuture[Any]) -> str:
         return "running" if future.running() else "queued"

@@ -2,7 +2,7 @@
 
 Which of the two is meant is told by the name alone, so that showing a pending future to anybody never waits:
 
-1. The public names of `concurrent.futures.Future` are the future's. No other public name is ours.
+1. The public names of `concurrent.futures.Future` are the future's, and `ratelimit`. No other public name is ours.
 2. Every other public name is the response's, for reading, setting and deleting, and waits. So do the special methods
    of the declared type (iteration, `with`, `[]`, len...), which the future has if, and only if, that type has them.
 3. Names that start with `_` are refused at once, but for `_request_id`, which the SDKs document, and for what copying,
@@ -23,13 +23,14 @@ from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, o
 
 from ratelimited_llm.answer_summary import shorten, summarize
 from ratelimited_llm.light_future import LightFuture, Owner, abandon
+from ratelimited_llm.status import Ratelimit
 from ratelimited_llm.submitted import submitted_at
 
 __all__ = ["LightFuture", "Owner", "ResponseFuture", "abandon", "as_future", "submitted_at"]
 
 T = TypeVar("T")
 
-_FUTURE_NAMES = frozenset(name for name in dir(Future) if not name.startswith("_"))
+_FUTURE_NAMES = frozenset({"ratelimit", *(name for name in dir(Future) if not name.startswith("_"))})
 
 # rich asks every object that it prints for this attribute, and takes an answer to mean that it answers to anything.
 _RICH_CANARY = "awehoi234_wdfjwljet234_234wdfoijsdfmmnxpi492"
@@ -57,9 +58,18 @@ class ResponseFuture(LightFuture[T]):
     Make it with the class for its declared type: `ResponseFuture.of(ChatCompletion)(call, owner, where)`.
     """
 
-    __slots__ = ()
+    __slots__ = ("_ratelimit",)
 
     of = _OnClassOnly()
+
+    @property
+    def ratelimit(self) -> Ratelimit:
+        """How the call fares, or fared, in the queue: place, seconds, attempts, what holds it. Never waits."""
+        told: Ratelimit | None = getattr(self, "_ratelimit", None)
+        if told is None:
+            owner = self._owner  # once: another thread may end this future meanwhile
+            told = owner.ratelimit(self) if owner is not None and hasattr(owner, "ratelimit") else None
+        return told or getattr(self, "_ratelimit", None) or Ratelimit(_WORDS[self._state], 0.0)
 
     # -- being the response
 

@@ -22,7 +22,7 @@ from .steps import NEVER_AGAIN, Job
 if TYPE_CHECKING:
     from .worker import RateLimitedWorker
 
-__all__ = ["Answer", "AttemptFailed", "FutureJob", "TurnJob", "in_call"]
+__all__ = ["Answer", "AttemptFailed", "FutureJob", "NotNeeded", "TurnJob", "in_call"]
 
 UNTRIED = Feedback(Outcome(Kind.REJECTED))
 _current = threading.local()
@@ -79,6 +79,18 @@ class AttemptFailed(BaseException):
         self.error = error
 
 
+class NotNeeded(BaseException):
+    """What was about to be sent need not be: its budget is given back. No Exception, like `AttemptFailed`.
+
+    Attributes:
+        answer: what somebody else has got for it; None when somebody else is at it.
+    """
+
+    def __init__(self, answer: Any = None) -> None:
+        super().__init__("somebody else has its answer, or is at it")
+        self.answer = answer
+
+
 class FutureJob(Job):
     """A call that a sending thread makes, and whose future it resolves. Subclasses say what sending is.
 
@@ -97,8 +109,13 @@ class FutureJob(Job):
 
         Raises:
             AttemptFailed: it brought no answer, and it may be tried again.
+            NotNeeded: it was not made; see `not_needed`.
             BaseException: it failed for good.
         """
+        raise NotImplementedError
+
+    def not_needed(self, found: NotNeeded) -> None:
+        """It leaves the queue unsent, and sees to its future itself. Runs on a sending thread."""
         raise NotImplementedError
 
     def prepare(self) -> None:
@@ -138,6 +155,11 @@ class FutureJob(Job):
                 forget_frames(failure.error)
                 engine.post(engine.on_failed, self, (failure.feedback, failure.policy, failure.error), ring=False)
                 return None
+            except NotNeeded as found:
+                engine.post(engine.on_forgotten, self, ring=False)
+                with callbacks_later() as later:
+                    self.not_needed(found)
+                return later if later.kept else None
             except BaseException as error:  # whatever it is, it is the caller's, and the thread goes on
                 forget_frames(error)
                 engine.post(engine.on_failed, self, (UNTRIED, NEVER_AGAIN, error), ring=False)

@@ -18,22 +18,21 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 import os
-import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from ratelimited_llm.room import sleep_at
 from ratelimited_llm.submitted import add_note_of_submission
 
-__all__ = ["LightFuture", "Owner", "abandon", "begin", "callbacks_later"]
+__all__ = ["LightFuture", "Owner", "abandon", "begin", "callbacks_later", "pass_on"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -44,8 +43,6 @@ _log = logging.getLogger("ratelimited_llm")
 _OVER = frozenset({CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED})
 _FINAL = frozenset({CANCELLED_AND_NOTIFIED, FINISHED})
 
-# Windows cannot interrupt a lock that waits before Python 3.14 (cpython #125541): Ctrl-C is noticed between slices.
-_LONGEST_WAIT = 0.2 if sys.platform == "win32" and sys.version_info < (3, 14) else math.inf
 
 # A script that reads none of two thousand failures has been told after the first few.
 MOST_UNREAD_SHOWN = 5
@@ -66,14 +63,23 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_locks_after_fork)
 
 
+Wait = Callable[[float | None], bool]
+Watch = Callable[[Wait, float | None], bool]
+
+
 class Owner(Protocol):
     """Who answers a future; one object may own any number of them. No lock is held during these calls."""
 
     def cancelled(self, future: LightFuture[Any]) -> None:
         """The user cancelled it while it was queued; `future._call` is still there, and is dropped after this."""
 
-    def waiting(self, future: LightFuture[Any]) -> None:
-        """A thread, the current one, is about to block on it; called once for each such wait."""
+    def waiting(self, future: LightFuture[Any]) -> Watch | None:
+        """A thread, the current one, is about to block on it; called once for each such wait.
+
+        Returns:
+            What is to do the waiting, given a function that waits at most so many seconds (None: as long as it takes)
+            and says whether it has an end, and how long at most; or None, for nobody cares.
+        """
 
     def describe(self, future: LightFuture[Any]) -> str:
         """Say in at most 33 ASCII characters how far it is: "queued 812/1990 ~1m38s". Must not block."""
@@ -223,13 +229,15 @@ class LightFuture(Future[T]):
         """Return when it is finished; raise when it was cancelled, or is not finished in time."""
         if self._state not in _OVER and (timeout is None or timeout > 0):
             owner = self._owner  # once: it is dropped by the thread that ends this future
-            if owner is not None:
-                owner.waiting(self)
+            watch = None if owner is None else owner.waiting(self)
             gate = threading.Lock()
             gate.acquire()
             if self._atomically(_open_gate_later, gate, _Waits()):
                 try:
-                    _sleep_at(gate, timeout)
+                    if watch is None:
+                        sleep_at(gate, timeout)
+                    else:
+                        watch(partial(sleep_at, gate), timeout)
                 finally:
                     self._atomically(_forget_gate, gate)
         if self._state != FINISHED:
@@ -450,16 +458,6 @@ def _wake(future: LightFuture[Any]) -> list[Callable[[Any], object]]:
     return callbacks
 
 
-def _sleep_at(gate: Any, timeout: float | None) -> None:
-    """Return when the gate is opened, or after `timeout` seconds."""
-    end = math.inf if timeout is None else time.monotonic() + timeout
-    while True:
-        left = end - time.monotonic()
-        slice_ = min(left, _LONGEST_WAIT)
-        if gate.acquire(True, -1 if slice_ == math.inf else max(0.0, slice_)) or slice_ >= left:
-            return
-
-
 _ending = threading.local()
 
 
@@ -495,6 +493,16 @@ def begin(future: LightFuture[Any]) -> bool:
         True if it is to be sent, for the first time or again.
     """
     return future._atomically(_start) in (PENDING, RUNNING)
+
+
+def pass_on(future: LightFuture[Any], call: Any) -> None:
+    """Let another call of the driver answer it from now on; does nothing if it is over."""
+    future._atomically(_pass_on, call)
+
+
+def _pass_on(future: LightFuture[Any], call: Any) -> None:
+    if future._state not in _OVER:
+        _set_call(future, call)
 
 
 def abandon(future: LightFuture[Any], exception: BaseException) -> None:

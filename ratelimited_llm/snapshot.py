@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["snapshot"]
+__all__ = ["snapshot", "to_json"]
 
 DEEPEST = 200  # levels; json itself gives up at about a thousand, with a RecursionError
 
@@ -55,3 +55,8 @@ def _other(value: Any, depth: int) -> Any:
         return copy.deepcopy(value)
     except Exception:  # what cannot be copied is sent as it is then, as the SDK would
         return value
+
+
+def to_json(value: Any) -> bytes:
+    """A request body as it is kept in files; what is no JSON is kept as its repr."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=repr).encode("utf-8", "surrogatepass")

@@ -1,13 +1,13 @@
-"""What a client is doing, as values: the progress line, the notebook's panel, the report and your own code read these.
+"""What a client is doing, as values: for the progress line, the notebook's panel, the report, and your own code.
 
-Seconds are floats, tokens are ints, costs are US dollars; None is "not known". A value never changes: ask for a new one.
+Seconds are floats, tokens are ints, costs are US dollars; None is "not known". A value never changes: ask for another.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["ErrorStatus", "History", "LimitStatus", "Moment", "ModelStatus", "PoolStatus", "Ratelimit", "Status"]
+__all__ = ["ErrorStatus", "History", "LimitStatus", "ModelStatus", "Moment", "PoolStatus", "Ratelimit", "Status"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,13 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .core.request import Usage
 from .providers import Dialect
+
+if TYPE_CHECKING:
+    from .journaled import Tape
 
 __all__ = ["StreamWatch"]
 
@@ -31,8 +34,8 @@ class StreamWatch:
         self._error: BaseException | None = None
         self._lock = threading.RLock()  # reentrant: a finalizer may close what this thread is closing
 
-    def over_response(self, response: Any) -> None:
-        """Have the end of an httpx response reported, whoever reads, closes or forgets it.
+    def over_response(self, response: Any, tape: Tape | None = None) -> None:
+        """Have the end of an httpx response reported, whoever reads, closes or forgets it; and its bytes recorded.
 
         Its byte stream stays the object that it is: httpx and the SDKs look for more on it than bytes.
         """
@@ -40,6 +43,7 @@ class StreamWatch:
         kind: Any = type(stream)
         stream.__class__ = _reporting(kind)
         stream.at_end = self.end
+        stream.tape = tape
         weakref.finalize(stream, self.end).atexit = False
 
     def over_stream(self, stream: Any) -> None:
@@ -85,4 +89,14 @@ def _reporting(kind: Any) -> Any:
         finally:
             self.at_end()
 
-    return type(kind.__name__, (kind,), {"close": close, "__module__": kind.__module__})
+    def __iter__(self: Any) -> Iterator[bytes]:
+        tape = self.tape
+        if tape is None:
+            yield from kind.__iter__(self)
+            return
+        for chunk in kind.__iter__(self):
+            tape.passes(chunk)
+            yield chunk
+        tape.is_exhausted()
+
+    return type(kind.__name__, (kind,), {"close": close, "__iter__": __iter__, "__module__": kind.__module__})

@@ -11,6 +11,7 @@ from . import lifecycle
 from .core.bounds import Bounds
 from .core.dispatcher import Dispatcher
 from .core.feedback import Feedback, Kind
+from .core.limiter import Survey
 from .core.request import Usage
 from .core.retry import RetryBudget, RetryPolicy
 from .core.scheduler import Scheduler
@@ -167,9 +168,16 @@ class RateLimitedWorker:
         """Of these, the ones that wait."""
         return self.engine.waiting
 
-    def place(self, job: Job) -> str:
-        """Where a waiting call stands, as its repr says it; never blocks."""
-        return self._places.status(self.engine, job)
+    def place(self, job: Job) -> tuple[int, int, int] | None:
+        """Its place in the queue, how many wait, and its place among those of its pool; None when that cannot be told.
+
+        Never blocks.
+        """
+        return self._places.of(self.engine, job)
+
+    def survey(self, pool: Any) -> Survey:
+        """The limits of a pool as of the last half second; never blocks for long."""
+        return self._places.survey(self.budget, pool, self.clock())
 
     @property
     def in_flight(self) -> int:

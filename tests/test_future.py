@@ -32,7 +32,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratelimited_llm import light_future
+from ratelimited_llm import light_future, room
 from ratelimited_llm.future import LightFuture, ResponseFuture, abandon, submitted_at
 
 
@@ -552,7 +552,7 @@ def test_polling_a_pending_future_leaves_nothing_behind(ours: Any) -> None:
 
 def test_waits_on_windows_are_sliced(ours: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where Ctrl-C cannot end a wait it is made of short ones, and the timeout still holds."""
-    monkeypatch.setattr(light_future, "_LONGEST_WAIT", 0.001)
+    monkeypatch.setattr(room, "_LONGEST_WAIT", 0.001)
     future = ours()
     with pytest.raises(FutureTimeoutError):
         future.result(0.005)
@@ -572,7 +572,7 @@ def test_a_queued_future_costs_about_a_hundred_bytes(ours: Any) -> None:
         each = (tracemalloc.get_traced_memory()[0] - before) / len(futures)
     finally:
         tracemalloc.stop()
-    assert each <= 136
+    assert each <= 144
 
 
 # -- its owner

@@ -58,7 +58,7 @@ class Dispatcher:
         self.scheduler = scheduler
         self.budget = budget
         self.retries = retries
-        self._narrow: set[object] = set()  # pools that wait for a place in a lane
+        self._narrow: set[object] = set()  # pools whose best call waits for another call to end
 
     def submit(self, request: QueuedRequest, *, first: bool = False) -> None:
         """Take in a call; `first` puts it before its equals (a call made from inside another)."""
@@ -107,10 +107,15 @@ class Dispatcher:
             self._narrow.add(request.pool)
             return math.inf
         request.recost()
+        if request.hindered():
+            self._narrow.add(request.pool)
+            return math.inf
         urgent = request.priority <= Priority.HIGH
         wait = self.budget.reserve(request.pool, request.sequence, request.cost, now, urgent=urgent)
-        if wait <= 0.0 and lane is not None:
-            lane.carried.add(request.sequence)
+        if wait <= 0.0:
+            if lane is not None:
+                lane.carried.add(request.sequence)
+            request.reserved()
         return wait
 
     def answered(self, request: QueuedRequest, feedback: Feedback, now: float) -> None:
@@ -167,6 +172,7 @@ class Dispatcher:
         self.scheduler.release(request.pool)
         if request.lane is not None:
             request.lane.carried.discard(request.sequence)
+        if self._narrow:
             for pool in self._narrow:
                 self.scheduler.release(pool)
             self._narrow.clear()

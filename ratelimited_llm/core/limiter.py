@@ -27,7 +27,7 @@ from .pause import FIRST_PAUSE, Pause
 from .ramp import Ramp
 from .request import Cost, Usage
 
-__all__ = ["Limiter", "Standing"]
+__all__ = ["Limiter", "Standing", "Survey"]
 
 LEAST_WAIT = 1e-4  # seconds; a shorter one can vanish in the rounding of a clock, and the driver would spin
 PATIENCE = 10.0  # seconds for the first answer of an unknown provider before more are sent
@@ -45,6 +45,16 @@ class Standing:
     remaining: float
     limit: float
     period: float
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All limits of a pool at one moment: each as it stands, what holds everybody (see `Limiter.holding`), and how many
+    calls may be in flight at once."""
+
+    standings: tuple[Standing, ...] = ()
+    holding: tuple[str, float] | None = None
+    concurrency: float = math.inf
 
 
 @dataclass(slots=True)
@@ -361,6 +371,24 @@ class Limiter:
     def paused_until(self) -> float:
         """The moment before which nobody goes."""
         return self._pause.until
+
+    def holding(self, now: float) -> tuple[str, float] | None:
+        """What holds back every call, whatever it costs, and the seconds that it still will; None when nothing does.
+
+        It is "pause" (a refusal's), "first answer" (of a provider whose limits are unknown) or "concurrency" (math.inf:
+        until a call ends).
+        """
+        wait = self._pause.wait(now)
+        if wait > 0.0:
+            return "pause", wait
+        wait = 0.0 if self._answered else self._first_answer_wait(now)
+        if wait > 0.0:
+            return "first answer", wait
+        return ("concurrency", math.inf) if len(self._flights) + 1 > self._concurrency else None
+
+    def survey(self, now: float) -> Survey:
+        """Everything there is to say about these limits at this moment."""
+        return Survey(tuple(self.standings(now)), self.holding(now), self._concurrency)
 
     def standings(self, now: float) -> Iterable[Standing]:
         """Every limit that is known, as it stands."""

@@ -169,6 +169,17 @@ class QueuedRequest:
     def recost(self) -> None:
         """Bring `cost` up to date; called just before it is reserved. Here it stays as it is."""
 
+    def hindered(self) -> bool:
+        """Whether something beside the limits keeps it from being sent until another call ends. Here nothing does.
+
+        Raises:
+            Exception: it can never be sent, and has failed with this.
+        """
+        return False
+
+    def reserved(self) -> None:
+        """Its place and its cost are reserved: it is sent now. Here that is no news."""
+
     def move(self, to: State) -> None:
         """Enter the next state; an impossible move raises RuntimeError, since it means a call could end twice."""
         if to not in TRANSITIONS[self.state]:

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from typing import Protocol
 
 from ..core.feedback import Feedback, Kind
-from ..core.limiter import Limiter, Standing
+from ..core.limiter import Limiter, Survey
 from ..core.request import Cost, Usage
 
 __all__ = ["Budget", "LimitedPool"]
@@ -40,5 +40,5 @@ class Budget(Protocol):
     def after_fork(self) -> None:
         """In the child of a fork: be usable again; what was spent stays spent. May be called more than once."""
 
-    def standings(self, pool: LimitedPool, now: float) -> Iterable[Standing]:
-        """Every known limit of the pool as it stands."""
+    def survey(self, pool: LimitedPool, now: float) -> Survey:
+        """Every known limit of the pool as it stands, and what holds its calls back; looking spends nothing."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
 
 from ..core.feedback import Feedback, Kind
-from ..core.limiter import Limiter, Standing
+from ..core.limiter import Limiter, Survey
 from ..core.request import Cost, Usage
 from . import LimitedPool
 
 __all__ = ["MemoryBudget"]
 
+NOTHING_KNOWN = Survey()
 MOST_POOLS = 4_096  # beyond that, pools with nothing in flight are forgotten, the oldest first
 
 
@@ -45,10 +45,10 @@ class MemoryBudget:
             if limiter is not None:
                 limiter.settle(key, usage, now, kind)
 
-    def standings(self, pool: LimitedPool, now: float) -> Iterable[Standing]:
+    def survey(self, pool: LimitedPool, now: float) -> Survey:
         with self._lock:
             limiter = self._limiters.get(pool)
-            return () if limiter is None else tuple(limiter.standings(now))
+            return NOTHING_KNOWN if limiter is None else limiter.survey(now)
 
     def clear(self) -> None:
         """Forget everything that was spent and learned."""

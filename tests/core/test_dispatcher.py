@@ -321,7 +321,7 @@ def test_the_standings_of_a_pool_come_from_its_budget(pool: str) -> None:
     machine, own = machine_of(), Pool(rpm=60)
     machine.submit(QueuedRequest(1, own, Cost()))
     send_all(machine)
-    (standing,) = machine.budget.standings(own, 0.0)
+    (standing,) = machine.budget.survey(own, 0.0).standings
     assert isinstance(standing, Standing)
     assert (standing.dimension, standing.limit) == ("rpm", 60)
     assert standing.remaining <= 59.0

@@ -30,7 +30,7 @@ def test_a_subclass_is_copied_by_its_own_constructor(door):
     client = door(Tagged)
     twin = client.with_options(max_retries=5, priority="high")
     assert (type(twin), twin.tag, twin.max_retries) == (Tagged, "mine", 5)
-    assert twin._runtime.tally is client._runtime.tally
+    assert twin._runtime.ledger is client._runtime.ledger
 
 
 def test_a_subclass_is_itself_while_it_is_constructed():

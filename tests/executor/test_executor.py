@@ -44,7 +44,7 @@ def left_of(executor: RateLimitedExecutor, dimension: str) -> float:
     """What is left of a limit, when nothing is in flight."""
     worker = executor._worker
     assert worker.wait(PATIENCE)
-    standings = worker.budget.standings(executor._terms.pool, worker.clock())
+    standings = worker.budget.survey(executor._terms.pool, worker.clock()).standings
     return next(standing.remaining for standing in standings if standing.dimension == dimension)
 
 

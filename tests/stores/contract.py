@@ -81,7 +81,7 @@ class BudgetContract:
         assert budget.reserve(pool, 1, tokens(100), 0.0) == 0.0
         for key in range(2, 20):
             assert budget.reserve(pool, key, tokens(50), 0.0) > 0.0
-        left = {standing.dimension: standing.remaining for standing in budget.standings(pool, 0.0)}
+        left = {standing.dimension: standing.remaining for standing in budget.survey(pool, 0.0).standings}
         assert left["rpm"] == pytest.approx(1.0, abs=0.1)
 
     def test_reserving_twice_counts_once(self, budget: Budget) -> None:
@@ -149,9 +149,9 @@ class BudgetContract:
     def test_looking_at_the_standings_spends_nothing(self, budget: Budget) -> None:
         """Nor does it make a pool."""
         pool = Pool(rpm=60)
-        assert list(budget.standings(pool, 0.0)) == []
+        assert list(budget.survey(pool, 0.0).standings) == []
         budget.reserve(pool, 1, NOTHING, 0.0)
-        looks = [next(iter(budget.standings(pool, 0.0))).remaining for _ in range(3)]
+        looks = [next(iter(budget.survey(pool, 0.0).standings)).remaining for _ in range(3)]
         assert looks[0] == looks[1] == looks[2]
 
     def test_after_a_fork_it_can_be_used_and_what_was_spent_stays_spent(self, budget: Budget) -> None:

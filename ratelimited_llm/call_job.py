@@ -1,0 +1,311 @@
+"""A client's call on its way to a future, or to a caller who waits: what the worker holds, and who owns the future."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from concurrent.futures import CancelledError
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .core.request import Lane
+from .display.words import span
+from .future import ResponseFuture
+from .jobs import SENDING, Answer, AttemptFailed, FutureJob, NotNeeded, TurnJob, in_call
+from .light_future import LightFuture, Watch, begin, pass_on
+from .room import sleep_at
+from .status import Ratelimit
+
+if TYPE_CHECKING:
+    from .calls import QueuedCall
+    from .journaled import Entry
+    from .runtime import Runtime
+    from .stores.journal import Recorded
+
+__all__ = ["OWNER", "CallJob", "CallTurn", "launch", "make_job", "take_turn"]
+
+
+class CallJob(FutureJob):
+    """A call on its way to a future."""
+
+    __slots__ = ("call", "context", "costed", "lane")
+
+    call: QueuedCall
+    context: contextvars.Context
+    lane: Lane | None
+
+    def recost(self) -> None:
+        version = self.call.account.estimator.version
+        if getattr(self, "costed", 0) == 0 and version:
+            self.costed = version
+            if self.call.runtime.estimator is None:
+                self.cost = self.call.cost()
+
+    def hindered(self) -> bool:
+        return self.call.runtime.ledger.too_dear(self.call, self.cost)
+
+    def reserved(self) -> None:
+        self.call.runtime.ledger.sent(self.call, self.cost)
+
+    def send(self) -> Answer:
+        return self.context.run(self.call.attempt, self)
+
+    def not_needed(self, found: NotNeeded) -> None:
+        future, self.future = self.future, None
+        call = self.call
+        call.runtime.ledger.unsent(call)
+        if future is not None:
+            _take_over(call, future, self.context, found.answer)
+
+    def _resolve(self, future: LightFuture[Any], answer: Answer) -> None:
+        call = self.call
+        _tell(future, call, "done")
+        super()._resolve(future, answer)
+        call.runtime.ledger.resolved(call)
+
+    def _fail(self, error: BaseException) -> None:
+        future, call = self.future, self.call
+        if future is not None:
+            _tell(future, call, "failed")
+        super()._fail(error)
+        if call.entry is not None:
+            call.entry.release(error)
+        if future is not None and not future.cancelled():  # a cancelled one was counted by its owner
+            call.runtime.ledger.failed(call, error)
+
+
+class CallTurn(TurnJob):
+    """A call whose caller waits."""
+
+    __slots__ = ("call",)
+
+    call: QueuedCall
+
+    def hindered(self) -> bool:
+        return self.call.runtime.ledger.too_dear(self.call, self.cost)
+
+    def reserved(self) -> None:
+        self.call.runtime.ledger.sent(self.call, self.cost)
+
+
+def make_job(call: QueuedCall, context: contextvars.Context) -> CallJob:
+    """The job of a call, as of now."""
+    worker = call.runtime.worker
+    job = CallJob(worker.next_sequence(), call.pool, call.estimated, **call.job_options())
+    job.worker, job.call, job.lane, job.context = worker, call, call.runtime.lane, context
+    return job
+
+
+def launch(call: QueuedCall, job: CallJob, future: ResponseFuture[Any], *, nested: bool = False) -> None:
+    """Have the call answered: by the journal, by another call that is at the same, or by the provider.
+
+    Raises:
+        QueueFull, WorkerStopped: it was not accepted.
+    """
+    entry = call.entry
+    if entry is not None:
+        found = entry.find()
+        if found is not None:
+            _take_over(call, future, job.context, found)
+            return
+        if not entry.enlist():
+            entry.follow(partial(_followed, call, future, job.context))
+            return
+    job.future = future
+    job.prepare()
+    try:
+        job.worker.submit(job, nested=nested)
+    except BaseException:
+        if entry is not None:
+            entry.release()
+        raise
+
+
+def _take_over(
+    call: QueuedCall, future: LightFuture[Any], context: contextvars.Context, found: Recorded | None
+) -> None:
+    """End the future with an answer out of the journal; without one, wait for whoever is at it."""
+    if found is None:
+        assert call.entry is not None
+        call.entry.follow(partial(_followed, call, future, context))
+        return
+    if not begin(future):
+        return
+    try:
+        value = context.run(call.replayed, found)
+    except Exception as error:  # it cannot be read any more: better asked again than failed
+        call.unreadable(error)
+        _send_after_all(call, future, context)
+        return
+    _tell(future, call, "done", replayed=True)
+    call.runtime.ledger.replayed(call)
+    future.set_result(value)
+
+
+def _followed(call: QueuedCall, future: LightFuture[Any], context: contextvars.Context, found: Recorded | None) -> None:
+    """Who was at it is done; on the journal's or a sending thread, which has other things to do."""
+    if found is None:
+        work = partial(_relaunch, call, future, context)
+    else:
+        work = partial(_take_over, call, future, context, found)
+    call.runtime.worker.engine.senders.run(work)
+
+
+def _relaunch(call: QueuedCall, future: LightFuture[Any], context: contextvars.Context) -> None:
+    """Nobody is at it any more, and there is no answer: it is this call's turn."""
+    if future.done():
+        return
+    job = make_job(call, context)
+    pass_on(future, job)
+    try:
+        launch(call, job, future, nested=True)  # type: ignore[arg-type]
+    except Exception as error:
+        job.future = future
+        job.give_up(error)
+
+
+def _send_after_all(call: QueuedCall, future: LightFuture[Any], context: contextvars.Context) -> None:
+    if call.entry is not None:
+        call.entry.release()
+        call.entry = None
+    _relaunch(call, future, context)
+
+
+def _tell(future: LightFuture[Any], call: QueuedCall, state: str, *, replayed: bool = False) -> None:
+    """Leave with the future how it fared, as it is about to forget its call."""
+    if isinstance(future, ResponseFuture):
+        future._ratelimit = call.fared(state, replayed=replayed)
+
+
+# -- in the caller's own thread ---------------------------------------------------------------------------------------
+
+
+def take_turn(call: QueuedCall) -> Any:
+    """Have the call answered, in this thread when it has to be sent, and return the SDK's plain object."""
+    runtime, entry = call.runtime, call.entry
+    ledger = runtime.ledger
+    call.number, options = runtime.worker.next_sequence(), call.job_options()
+    ledger.submitted(call, call.estimated)
+    try:
+        while True:
+            found = None if entry is None else _find(entry)
+            if found is None:
+                try:
+                    return _send_here(call, options)
+                except NotNeeded as other:
+                    ledger.unsent(call)
+                    found = other.answer
+                    if found is None:
+                        if entry is not None:
+                            _wait_for_others(entry)
+                        continue
+            try:
+                value = call.replayed(found)
+            except Exception as error:
+                call.unreadable(error)
+                call.entry = entry = None
+                continue
+            ledger.replayed(call)
+            return value
+    except BaseException as error:
+        if entry is not None:
+            entry.release(error if isinstance(error, Exception) else None)
+        if isinstance(error, Exception) and not isinstance(error, CancelledError):
+            ledger.failed(call, error)
+        else:
+            ledger.cancelled(call)
+        raise
+
+
+def _find(entry: Entry) -> Recorded | None:
+    """The answer in the journal, however long somebody else still takes for it; None when it is this call's turn."""
+    while True:
+        found = entry.find()
+        if found is not None or entry.enlist():
+            return found
+        _wait_for_others(entry)
+
+
+def _wait_for_others(entry: Entry) -> None:
+    gate = threading.Lock()
+    gate.acquire()
+    entry.follow(lambda found: gate.release())
+    sleep_at(gate)
+
+
+def _send_here(call: QueuedCall, options: dict[str, Any]) -> Any:
+    """Wait for turns until it is answered.
+
+    Raises:
+        NotNeeded: somebody else is at it, or has its answer.
+    """
+    worker, nested = call.runtime.worker, in_call()
+    job = CallTurn(worker, worker.next_sequence(), call.pool, call.estimated, **options)
+    job.call = call
+    if not nested:
+        job.lane = call.runtime.lane
+    worker.submit(job, nested=nested)
+    while True:
+        job.wait()
+        try:
+            with SENDING:
+                answer = call.attempt(job, None if call.deadline_at is not None else partial(_next_turn, job))
+        except AttemptFailed as failure:
+            worker.failed(job, failure.feedback, failure.policy, failure.error)
+            del failure
+            continue
+        except NotNeeded:
+            worker.unsent(job)
+            raise
+        if answer.open:
+            worker.streaming(job, answer.feedback)
+        else:
+            worker.answered(job, answer.feedback)
+        return answer.value
+
+
+def _next_turn(job: CallTurn, failure: AttemptFailed) -> None:
+    """Give the place back after a failed attempt, and wait for another."""
+    job.call.came_back(failure)
+    job.worker.failed(job, failure.feedback, failure.policy, failure.error)
+    job.wait()
+
+
+class _Owner:
+    """Hears of the futures of all clients."""
+
+    def cancelled(self, future: LightFuture[Any]) -> None:
+        job = future._call
+        job.worker.cancel(job)
+        _tell(future, job.call, "cancelled")
+        begin(future)
+        if job.call.entry is not None:
+            job.call.entry.release()
+        job.call.runtime.ledger.cancelled(job.call)
+
+    def waiting(self, future: LightFuture[Any]) -> Watch | None:
+        job = future._call
+        if job is None:
+            return None
+        runtime: Runtime = job.call.runtime
+        runtime.hint.waiting()
+        return runtime.watch
+
+    def ratelimit(self, future: LightFuture[Any]) -> Ratelimit | None:
+        """How its call fares; None when it has just ended."""
+        job = future._call
+        if job is None:
+            return None
+        return job.call.fares(job, running=future.running())  # type: ignore[no-any-return]
+
+    def describe(self, future: LightFuture[Any]) -> str:
+        fares = self.ratelimit(future)
+        if fares is None:
+            return "queued"
+        if fares.state == "queued":
+            place = "" if fares.place is None else f" {fares.place}/{fares.of}"
+            return f"queued{place}" + ("" if fares.eta is None else f" ~{span(fares.eta)}")
+        return f"running {fares.sent_s or 0.0:.1f}s" + (f" try {fares.attempts}" if fares.attempts > 1 else "")
+
+
+OWNER = _Owner()

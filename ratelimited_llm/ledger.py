@@ -1,0 +1,436 @@
+"""What becomes of the calls of one client and its copies: counted as it happens, told as a `Status`.
+
+Everything here is bookkeeping: no call waits for it, and a fault in it would stop none. A note costs about a
+microsecond. Notes of streams may come from a finalizer, in the middle of another note on the same thread: they are left
+in a deque, and taken in by the next who looks.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections import Counter, deque
+from collections.abc import Callable
+
+from .chronicle import Chronicle, Slice
+from .core.feedback import Kind
+from .core.request import Cost, Usage
+from .minute import Minute
+from .pools import CallPool
+from .spending import Quote, Spending
+
+__all__ = ["Ledger", "Noted", "PoolBook"]
+
+ENDED, WAITING, FLYING, STREAMING = range(4)  # a new call is as one that has ended: nowhere
+NOTHING = Cost()
+MOST_ERRORS = 50  # kinds of failures told apart
+LATEST = 1_000
+RECENT = 0.05  # the weight of one answer in the mean latency
+
+
+class Noted:
+    """A call as the ledger knows it.
+
+    Attributes:
+        number: unique.
+        pool: whose limits it spends.
+        model: as the request states it.
+        size: bytes of its prompt.
+        counted: whether `Ledger.wait` waits for it.
+        submitted_at, dispatched_at, sent_at: when it was accepted, first sent, and last sent; seconds of the ledger's
+            clock.
+        tries: how often it was sent.
+        stage, planned: the ledger's own notes: where it is, and what it was last counted to cost.
+    """
+
+    __slots__ = ("counted", "dispatched_at", "model", "number", "planned", "pool", "sent_at", "size", "stage",
+                 "submitted_at", "tries")  # fmt: skip
+
+    def __init__(self, pool: CallPool, model: str, size: int) -> None:
+        self.number = 0
+        self.pool = pool
+        self.model = model
+        self.size = size
+        self.counted = False
+        self.submitted_at = self.dispatched_at = self.sent_at = 0.0
+        self.tries = 0
+        self.stage = ENDED
+        self.planned = NOTHING
+
+    def most_output(self) -> int | None:
+        """The most tokens that it can be answered with; None when it does not say."""
+        raise NotImplementedError
+
+
+class PoolBook:
+    """The calls to one pool of limits."""
+
+    __slots__ = ("flying", "input_tokens", "minute", "output_tokens", "pool", "requests", "reserved", "tokens",
+                 "waiting", "waiting_input", "waiting_output")  # fmt: skip
+
+    def __init__(self, pool: CallPool) -> None:
+        self.pool = pool
+        self.waiting = self.flying = 0
+        self.reserved = self.waiting_input = self.waiting_output = 0  # tokens of the waiting ones
+        self.requests = self.tokens = self.input_tokens = self.output_tokens = 0  # since the start
+        self.minute = Minute()
+
+    def wait(self, cost: Cost, sign: int) -> None:
+        """One more waits, or (sign -1) one less."""
+        self.waiting += sign
+        self.reserved += sign * cost.reserved
+        self.waiting_input += sign * cost.input_tokens
+        self.waiting_output += sign * cost.output_tokens
+
+    def charge(self, cost: Cost) -> int:
+        """The tokens that a limit counts as spent when it is sent."""
+        return cost.reserved if self.pool.dialect.charge == "reserve" else cost.expected
+
+
+class ModelBook:
+    """The calls to one model."""
+
+    __slots__ = ("answered", "failed", "input_tokens", "latencies", "output_tokens", "provider")
+
+    def __init__(self, provider: str) -> None:
+        self.provider = provider
+        self.answered = self.failed = self.input_tokens = self.output_tokens = 0
+        self.latencies: deque[float] = deque(maxlen=101)
+
+
+class Ledger:
+    """Counts calls, tokens and time. Thread-safe.
+
+    Args:
+        spending: keeps the books of what they cost.
+        clock: monotonic seconds.
+
+    Attributes:
+        open: calls with a future that have not ended.
+    """
+
+    def __init__(self, spending: Spending, clock: Callable[[], float] = time.monotonic) -> None:
+        self.spending = spending
+        self.clock = clock
+        self.open = 0
+        self.since: float | None = None
+        self.to_come = 0  # that a batch said it has
+        self.submitted_calls = self.answered_calls = self.replayed_calls = 0
+        self.failed_calls = self.cancelled_calls = 0
+        self.refused = self.retries = self.perhaps_paid = 0
+        self.pools: dict[CallPool, PoolBook] = {}
+        self.models: dict[str, ModelBook] = {}
+        self.errors: Counter[str] = Counter()
+        self.latest: deque[float] = deque(maxlen=LATEST)
+        self.mean_latency: float | None = None
+        self.chronicle = Chronicle()
+        self.waiting = self.flying = 0
+        self._late: deque[tuple[Noted, Usage | None]] = deque()
+        self._renew()
+        _ledgers.add(self)
+
+    def _renew(self) -> None:
+        self.lock = threading.RLock()
+        self._changed = threading.Condition(self.lock)
+
+    # -- the life of a call -------------------------------------------------------------------------------------------
+
+    def submitted(self, call: Noted, cost: Cost) -> None:
+        """It was accepted, or is about to be: then `withdrawn` takes it back.
+
+        Raises:
+            ValueError: there is a cap on the cost, and nobody knows what this call costs.
+        """
+        if call.model not in self.models:
+            self.spending.prices.rate(call.model, call.pool.provider)  # the first look takes long, so without the lock
+        with self.lock:
+            self.spending.planned(self._quote(call, cost))
+            self.submitted_calls += 1
+            self.open += call.counted
+            if self.since is None:
+                self.since = call.submitted_at
+            self._enter(call, cost)
+            self._slice(call.submitted_at)
+
+    def _enter(self, call: Noted, cost: Cost) -> None:
+        book = self.pools.get(call.pool)
+        if book is None:
+            book = self.pools[call.pool] = PoolBook(call.pool)
+        call.stage, call.planned = WAITING, cost
+        book.wait(cost, 1)
+        self.waiting += 1
+
+    def withdrawn(self, call: Noted) -> None:
+        """It was not accepted after all."""
+        with self.lock:
+            if self._give_up(call):
+                self.submitted_calls -= 1
+                self._drop(call)
+
+    def _give_up(self, call: Noted) -> bool:
+        """It will cost nothing (more); False when it had ended."""
+        if call.stage == WAITING:
+            self.spending.dropped(self._quote(call, call.planned))
+        elif call.stage == FLYING:
+            self.spending.failed(call.number, again=False)
+        return self._leave(call)
+
+    def too_dear(self, call: Noted, cost: Cost) -> bool:
+        """Whether it must wait, as the calls in flight may use up what the cap on the cost leaves.
+
+        Raises:
+            CostLimitReached: nothing is in flight, so that it can never be sent.
+        """
+        spending = self.spending
+        if spending.max_cost is None:
+            return False
+        quote = self._quote(call, cost)
+        with self.lock:
+            if spending.may_start(quote):
+                return False
+            if spending.idle:
+                raise spending.refusal(quote)
+            return True
+
+    def _quote(self, call: Noted, cost: Cost) -> Quote:
+        most = None if self.spending.max_cost is None else call.most_output()
+        return Quote(call.model, call.pool.provider, cost, call.size, most)
+
+    def sent(self, call: Noted, cost: Cost) -> None:
+        """Everything is reserved, and an attempt begins."""
+        now = self.clock()
+        quote = self._quote(call, cost)
+        with self.lock:
+            if call.stage != WAITING:
+                return
+            self.spending.started(call.number, quote)
+            self._leave(call)
+            call.stage, call.planned, call.sent_at = FLYING, cost, now
+            if not call.tries:
+                call.dispatched_at = now
+            call.tries += 1
+            book = self.pools[call.pool]
+            book.flying += 1
+            self.flying += 1
+            book.requests += 1
+            tokens = book.charge(cost)
+            book.tokens += tokens
+            book.minute.add(now, 1, tokens, cost.input_tokens, cost.output_tokens)
+            self._slice(now).sent += 1
+
+    def perhaps_paid_again(self) -> None:
+        """A call is sent that was in flight when an earlier run crashed."""
+        with self.lock:
+            self.perhaps_paid += 1
+
+    def unsent(self, call: Noted) -> None:
+        """What was about to be sent need not be, for now: it waits again."""
+        now = self.clock()
+        with self.lock:
+            if call.stage != FLYING:
+                return
+            self.spending.failed(call.number, again=True)
+            self._leave(call)
+            call.tries -= 1
+            self._unspend(call, now)
+            self._enter(call, call.planned)
+            self._slice(now).sent -= 1
+
+    def _unspend(self, call: Noted, now: float) -> None:
+        """Nothing was spent on the attempt: the limit has it again."""
+        book, planned = self.pools[call.pool], call.planned
+        tokens = book.charge(planned)
+        book.requests -= 1
+        book.tokens -= tokens
+        book.minute.add(now, -1, -tokens, -planned.input_tokens, -planned.output_tokens)
+
+    def back(self, call: Noted, kind: Kind) -> None:
+        """An attempt failed, and the call waits for another; or for its end, which is told by `failed`."""
+        now = self.clock()
+        with self.lock:
+            if call.stage != FLYING:
+                return
+            self.spending.failed(call.number, again=True, perhaps_paid=kind is Kind.DROPPED)
+            self._leave(call)
+            if kind is Kind.LIMITED:
+                self._unspend(call, now)
+                self.refused += 1
+            else:
+                self.retries += 1
+            self._enter(call, call.planned)
+            self._slice(now).refused += kind is Kind.LIMITED
+
+    def answered(self, call: Noted, usage: Usage | None) -> None:
+        """Its answer is there, in full."""
+        now = self.clock()
+        with self.lock:
+            if call.stage == FLYING:
+                self._answer(call, now)
+                self._leave(call)
+                self._use(call, usage, now)
+                self._slice(now)
+
+    def opened(self, call: Noted) -> None:
+        """Its answer has begun, and is a stream."""
+        now = self.clock()
+        with self.lock:
+            if call.stage == FLYING:
+                self._answer(call, now)
+                call.stage = STREAMING
+
+    def _answer(self, call: Noted, now: float) -> None:
+        self.answered_calls += 1
+        latency = now - call.sent_at
+        self.latest.append(latency)
+        mean = self.mean_latency
+        self.mean_latency = latency if mean is None else mean + RECENT * (latency - mean)
+        model = self._model(call)
+        model.answered += 1
+        model.latencies.append(latency)
+        current = self._slice(now)
+        current.answered += 1
+        self.chronicle.latency(current, latency)
+
+    def stream_ended(self, call: Noted, usage: Usage | None) -> None:
+        """Its stream is over; may be called from a finalizer."""
+        self._late.append((call, usage))
+
+    def take_in(self) -> None:
+        """Note the streams that have ended. Under the lock."""
+        while self._late:
+            call, usage = self._late.popleft()
+            if call.stage == STREAMING:
+                self._leave(call)
+                self._use(call, usage, self.clock())
+
+    def replayed(self, call: Noted) -> None:
+        """The journal had its answer. It was not `submitted`, or is ended by this."""
+        with self.lock:
+            if self._give_up(call):
+                self._drop(call)
+            else:
+                self.submitted_calls += 1
+                if self.since is None:
+                    self.since = call.submitted_at
+            self.replayed_calls += 1
+            self.spending.replayed()
+
+    def failed(self, call: Noted, error: BaseException) -> None:
+        """It has ended, without an answer."""
+        now = self.clock()
+        with self.lock:
+            if not self._give_up(call):
+                return
+            self.failed_calls += 1
+            self._model(call).failed += 1
+            text = _describe(error)
+            if text in self.errors or len(self.errors) < MOST_ERRORS:
+                self.errors[text] += 1
+            self._slice(now).failed += 1
+            self._drop(call)
+
+    def cancelled(self, call: Noted) -> None:
+        """Its caller does not want it any more."""
+        with self.lock:
+            if self._give_up(call):
+                self.cancelled_calls += 1
+                self._slice(self.clock())
+                self._drop(call)
+
+    def resolved(self, call: Noted) -> None:
+        """Its future has its answer: whoever waits for all may go."""
+        with self.lock:
+            self._drop(call)
+
+    def _leave(self, call: Noted) -> bool:
+        """Take it out of where it is; False when it has left, or never came."""
+        stage = call.stage
+        if stage == ENDED:
+            return False
+        book = self.pools[call.pool]
+        if stage == WAITING:
+            book.wait(call.planned, -1)
+            self.waiting -= 1
+        else:
+            book.flying -= 1
+            self.flying -= 1
+        call.stage = ENDED
+        return True
+
+    def _drop(self, call: Noted) -> None:
+        if call.counted:
+            call.counted = False
+            self.open -= 1
+            if not self.open:
+                self._changed.notify_all()
+
+    def _use(self, call: Noted, usage: Usage | None, now: float) -> None:
+        """Correct what it was charged to what it used."""
+        self.spending.answered(call.number, usage)
+        if usage is None:
+            return
+        book, planned, model = self.pools[call.pool], call.planned, self._model(call)
+        model.input_tokens += usage.input_tokens
+        model.output_tokens += usage.output_tokens
+        book.input_tokens += usage.input_tokens
+        book.output_tokens += usage.output_tokens
+        more = 0 if book.pool.dialect.charge == "reserve" else usage.total_tokens - planned.expected
+        book.tokens += more
+        book.minute.add(
+            now, 0, more, usage.input_tokens - planned.input_tokens, usage.output_tokens - planned.output_tokens
+        )
+        self._slice(now).tokens += usage.total_tokens
+
+    def _model(self, call: Noted) -> ModelBook:
+        model = self.models.get(call.model)
+        if model is None:
+            model = self.models[call.model] = ModelBook(call.pool.provider)
+        return model
+
+    def _slice(self, now: float) -> Slice:
+        return self.chronicle.slice(now, self.waiting, self.flying)
+
+    # -- waiting ------------------------------------------------------------------------------------------------------
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until no call with a future is open, at most `timeout` seconds; True when none is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self.open, timeout)
+
+    def expect(self, total: int) -> None:
+        """So many calls are to be made in all."""
+        with self.lock:
+            self.to_come = total
+            self.spending.expect(total)
+
+    def after_fork(self) -> None:
+        """In the child: the calls that are open are the parent's, and so is the lock if another thread held it."""
+        self._renew()
+        self._late.clear()
+        self.cancelled_calls += self.waiting + self.flying
+        self.open = self.waiting = self.flying = 0
+        for book in self.pools.values():
+            book.waiting = book.flying = book.reserved = book.waiting_input = book.waiting_output = 0
+
+
+def _after_fork_in_child() -> None:
+    for ledger in list(_ledgers):
+        ledger.after_fork()
+
+
+_ledgers: weakref.WeakSet[Ledger] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _describe(error: BaseException) -> str:
+    """Name a failure without its text, which may quote the prompt."""
+    status, code = getattr(error, "status_code", None), getattr(error, "code", None)
+    parts = [type(error).__name__]
+    if isinstance(status, int):
+        parts.append(str(status))
+    if isinstance(code, str) and len(code) <= 40:
+        parts.append(code)
+    return " ".join(parts)

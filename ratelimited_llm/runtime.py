@@ -1,0 +1,131 @@
+"""What stands behind a client: its worker, limits, ledger and journal, which its copies share; and its own options."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .core.outlook import Outlook
+from .core.request import Lane
+from .display.progress import FIRST_SLICE, Progress
+from .hints import SerialHint
+from .ledger import Ledger
+from .options import LIMIT_NAMES, PREFIX, CallOptions, limits_from_environment, split_limits
+from .pools import Account, CallPool, QueueSettings, worker_for
+from .prices import Prices
+from .spending import Spending
+from .status import History, Status
+from .survey import outlook_for, status_of
+
+if TYPE_CHECKING:
+    from .stores.journal import Journal
+
+__all__ = ["CALL_NAMES", "OWN_NAMES", "Runtime"]
+
+QUEUE_NAMES = ("max_queue", "max_queue_per_tenant", "on_full", "ageing", "weights")
+CALL_NAMES = ("priority", "tenant", "deadline", "max_wait", "mode")
+JOURNAL_NAMES = ("journal", "journal_max_age", "journal_store")
+OWN_NAMES = frozenset(
+    {*LIMIT_NAMES, *QUEUE_NAMES, *CALL_NAMES, *JOURNAL_NAMES, "limits", "estimator", "prices", "max_cost", "progress"}
+)
+
+
+class Runtime:
+    """What a client and its copies share: worker, limits and lane; and what only one of them has, its options.
+
+    Args:
+        provider: what the dialects call it.
+        given: the options of ours that the client was made with.
+    """
+
+    def __init__(self, provider: str, given: Mapping[str, Any]) -> None:
+        named = {name: given[name] for name in given if name in LIMIT_NAMES}
+        limits = given.get("limits")
+        if limits is None:
+            named = {**limits_from_environment(), **named}
+        self.provider = provider
+        self.limits = split_limits(limits, named)
+        self.estimator = given.get("estimator")
+        if self.estimator is not None and not callable(self.estimator):
+            raise TypeError(f"estimator must be a function of the request body, not {self.estimator!r}")
+        queue = {name: given[name] for name in QUEUE_NAMES if given.get(name) is not None}
+        if "weights" in queue:
+            queue["weights"] = tuple(sorted(queue["weights"].items()))
+        self.queue = QueueSettings(**queue)
+        options = {name: given[name] for name in CALL_NAMES if given.get(name) is not None}
+        options.setdefault("mode", os.environ.get(PREFIX + "MODE") or "future")
+        self.options = CallOptions(**options)
+        self.account: tuple[Any, str, Account] | None = None  # as of the last call
+        self.lane = Lane()
+        self.hint = SerialHint()
+        self.ledger = Ledger(Spending(Prices(given.get("prices")), given.get("max_cost")))
+        self.progress = Progress(self.status, given.get("progress"), sliced=True)
+        self.journal = _journal(given)
+        self.worker = worker_for(self.queue)
+
+    def with_options(self, changes: Mapping[str, Any]) -> Runtime:
+        """The same queue with other options for its calls; itself when nothing changes (anthropic compares copies)."""
+        options = self.options.replace(**changes)
+        if options == self.options:
+            return self
+        twin = object.__new__(Runtime)
+        twin.__dict__.update(self.__dict__)
+        twin.options = options
+        return twin
+
+    def status(self) -> Status:
+        """What has become of the calls of the client and its copies; never blocks for long."""
+        return status_of(self.ledger, self.worker.budget.survey)
+
+    def watch(self, wait: Callable[[float | None], bool], timeout: float | None) -> bool:
+        """Wait, and show how far the calls are while it lasts.
+
+        Args:
+            wait: waits at most so many seconds (None: as long as it takes), and says whether it is there.
+            timeout: seconds at most.
+        """
+        progress = self.progress
+        with progress:
+            if timeout is not None and timeout <= FIRST_SLICE:
+                return wait(timeout)
+            there = wait(FIRST_SLICE)
+            if not there:
+                progress.lasts()
+                there = wait(None if timeout is None else timeout - FIRST_SLICE)
+        if not self.ledger.open:
+            progress.finish()
+        return there
+
+    def cancel(self) -> int:
+        """Cancel the calls of the client and its copies that still wait; answers how many."""
+        ledger = self.ledger
+        return self.worker.cancel_queued(lambda job: _ledger_of(job) is ledger)
+
+    def outlook(self, pool: CallPool) -> Outlook:
+        """What the waiting calls to a pool have before them, as of the last half second."""
+        return outlook_for(self.ledger, pool, self.worker.survey(pool))
+
+    def history(self) -> History:
+        """The course of the run."""
+        with self.ledger.lock:
+            return self.ledger.chronicle.history()
+
+
+def _ledger_of(job: Any) -> Any:
+    call = getattr(job, "call", None)
+    return None if call is None else call.runtime.ledger
+
+
+def _journal(given: Mapping[str, Any]) -> Journal | None:
+    where = given.get("journal")
+    if where is None:
+        where = os.environ.get(PREFIX + "JOURNAL") or None
+    if where is None or where is False:
+        for name in JOURNAL_NAMES[1:]:
+            if given.get(name) is not None:
+                raise TypeError(f"{name}= needs journal=, the path of the file that makes a run resumable")
+        return None
+    from .stores.journal import open_journal  # sqlite3 is for those who use it
+
+    return open_journal(where, max_age=given.get("journal_max_age"), store=given.get("journal_store"))
