@@ -21,7 +21,10 @@ _HOMES = {
     "AzureOpenAI": "openai",
     "Anthropic": "anthropic",
     "BudgetExceeded": "exceptions",
+    "CostLimitReached": "exceptions",
     "Groq": "groq",
+    "Journal": "stores.journal",
+    "JournalError": "exceptions",
     "OpenAI": "openai",
     "Priority": "core.request",
     "QueueFull": "exceptions",
@@ -33,7 +36,7 @@ _HOMES = {
     "ResponseFuture": "future",
     "WorkerStopped": "exceptions",
     "as_future": "future",
-    "report_usage": "executor",
+    "report_usage": "function_job",
 }
 _MODULES = ("anthropic", "groq", "openai", "simulator", "testing")
 
@@ -41,7 +44,10 @@ __all__ = [
     "Anthropic",
     "AzureOpenAI",
     "BudgetExceeded",
+    "CostLimitReached",
     "Groq",
+    "Journal",
+    "JournalError",
     "OpenAI",
     "Priority",
     "QueueFull",
@@ -60,11 +66,20 @@ if TYPE_CHECKING:
     from .anthropic import Anthropic
     from .core.limits import RateLimits
     from .core.request import Priority
-    from .exceptions import BudgetExceeded, QueueFull, RateLimitedLLMError, RequestExpired, WorkerStopped
+    from .exceptions import (
+        BudgetExceeded,
+        CostLimitReached,
+        JournalError,
+        QueueFull,
+        RateLimitedLLMError,
+        RequestExpired,
+        WorkerStopped,
+    )
     from .executor import RateLimitedExecutor, report_usage
     from .future import ResponseFuture, as_future
     from .groq import Groq
     from .openai import AzureOpenAI, OpenAI
+    from .stores.journal import Journal
     from .worker import RateLimitedWorker
 
 

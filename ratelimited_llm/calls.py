@@ -233,7 +233,9 @@ class QueuedCall(Noted):
             self.learn(usage)
         ledger.answered(self, usage)
         if self.entry is not None and response is not None:
-            self.entry.record(response, response.content, self.sent_at)
+            from .replay import recorded_answer
+
+            self.entry.record(recorded_answer(response, response.content, self.sent_at))
         return Answer(value, Feedback(ANSWERED, attempt.readings, usage))
 
     def _watch(self, job: Any, response: Any, value: Any) -> None:

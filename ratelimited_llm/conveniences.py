@@ -6,6 +6,7 @@ Each method is a sentence or two; what does the work is imported when it is firs
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -97,8 +98,7 @@ class Conveniences(Generic[SDKClient]):
         """
         from .gathering import gather
 
-        with self._runtime.progress:
-            return gather(futures, fn, on_error=on_error, timeout=timeout)
+        return gather(futures, fn, on_error=on_error, timeout=timeout)
 
     def cancel(self) -> int:
         """Cancel the calls that still wait in the queue; answers how many. What was sent goes on."""
@@ -129,11 +129,16 @@ class Conveniences(Generic[SDKClient]):
         """
         from .gathering import map_calls
 
+        call = partial(
+            map_calls, fn, *iterables, return_as=return_as, on_error=on_error, max_workers=max_workers, timeout=timeout
+        )
+        if return_as != "list":
+            return call()
         with self._runtime.progress:
             self._runtime.progress.lasts()
-            return map_calls(
-                fn, *iterables, return_as=return_as, on_error=on_error, max_workers=max_workers, timeout=timeout
-            )
+            results = call()
+        self._runtime.progress.finish()
+        return results
 
     def batch(self, source: Any, target: Any, **options: Any) -> BatchResult:
         """Answer a file of calls (OpenAI Batch lines, bare bodies, prompts, CSV) into a file; again to go on.
@@ -178,4 +183,5 @@ class Conveniences(Generic[SDKClient]):
         runtime = getattr(self, "_runtime", None)  # not there when the SDK refused its arguments
         if runtime is not None and not in_call():
             self.wait()
+            runtime.progress.close()
         super().close()  # type: ignore[misc]

@@ -3,49 +3,27 @@
 from __future__ import annotations
 
 import itertools
-import math
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from .core.feedback import ANSWERED, Feedback
-from .core.limiter import Limiter
 from .core.limits import RateLimits
-from .core.request import Cost, Priority, State, Usage
+from .core.request import Cost, Priority
 from .core.retry import RetryPolicy
-from .jobs import Answer, AttemptFailed, FutureJob, in_call
-from .light_future import LightFuture, begin
+from .function_job import NO_TOKENS, OWNER, FunctionJob, OwnLimits, Terms, report_usage
+from .jobs import in_call
+from .light_future import LightFuture
 from .options import CallOptions, split_limits
-from .refusals import outcome_of
 from .worker import RateLimitedWorker
+
+if TYPE_CHECKING:
+    from .executor_journal import Memory
 
 __all__ = ["RateLimitedExecutor", "report_usage"]
 
 T = TypeVar("T")
-_reported = threading.local()
-
-
-def report_usage(tokens: int | None = None, *, input_tokens: int = 0, output_tokens: int = 0) -> None:
-    """Say, from inside a function that an executor runs, what the call really cost.
-
-    Args:
-        tokens: all model tokens together; or tell them apart with the next two.
-        input_tokens: tokens of the prompt.
-        output_tokens: tokens of the answer.
-
-    Outside of such a function it does nothing, so that the function can be called directly too. The last report of a
-    call counts. Without one, a call counts as what it was estimated to cost.
-    """
-    if tokens is not None:
-        input_tokens, output_tokens = tokens, 0
-    for name, value in (("input_tokens", input_tokens), ("output_tokens", output_tokens)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise ValueError(f"{name} must be a whole number from 0 up, not {value!r}")
-    if hasattr(_reported, "usage"):
-        _reported.usage = Usage(input_tokens, output_tokens)
 
 
 class RateLimitedExecutor(Executor):
@@ -61,6 +39,8 @@ class RateLimitedExecutor(Executor):
         max_queue, max_queue_per_tenant, on_full, ageing, weights: see `RateLimitedWorker`.
         priority, tenant, deadline: of calls that do not say otherwise by `with_options`.
         worker: a worker to share; None for one of its own.
+        journal: path of a file that keeps results (JSON values) for the next run; needs `key`.
+        key: a function of the call's own arguments: what tells it from other calls of the same function, as JSON.
 
     `submit` returns at once with a Future (unless the queue is full and `on_full="block"`); all methods are
     thread-safe. The limits are yours, so nothing is learned, guarded or started slowly.
@@ -85,6 +65,8 @@ class RateLimitedExecutor(Executor):
         tenant: str = "",
         deadline: float | None = None,
         worker: RateLimitedWorker | None = None,
+        journal: Any = None,
+        key: Callable[..., Any] | None = None,
         **limit_options: Any,
     ) -> None:
         self._limits = split_limits(limits, limit_options)
@@ -96,9 +78,10 @@ class RateLimitedExecutor(Executor):
             weights=weights,
         )
         self._tokens = _checked_tokens(tokens)
+        self._memory = None if journal is None and key is None else _memory(journal, key)
         policy = RetryPolicy(max_retries=_checked_retries(max_retries))
         options = CallOptions(priority=priority, tenant=tenant, deadline=deadline)
-        self._terms = _Terms(options, _OwnLimits(self._limits), policy, _checked_classes(retry_on))
+        self._terms = Terms(options, OwnLimits(self._limits), policy, _checked_classes(retry_on))
 
     @property
     def limits(self) -> RateLimits:
@@ -124,7 +107,7 @@ class RateLimitedExecutor(Executor):
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         options = self._terms.options.replace(priority=priority, tenant=tenant, deadline=deadline)
-        twin._terms = _Terms(options, self._terms.pool, self._terms.policy, self._terms.retry_on)
+        twin._terms = Terms(options, self._terms.pool, self._terms.policy, self._terms.retry_on)
         if tokens is not None:
             twin._tokens = _checked_tokens(tokens)
         return twin
@@ -138,7 +121,7 @@ class RateLimitedExecutor(Executor):
             WorkerStopped: after `shutdown` (a RuntimeError, as the standard library raises).
         """
         tokens = self._tokens
-        cost = _NO_TOKENS if tokens is None else self._cost(tokens, args, kwargs)
+        cost = NO_TOKENS if tokens is None else self._cost(tokens, args, kwargs)
         worker, terms = self._worker, self._terms
         # Calls of the same millisecond share one number: of a million, that is 32 MB.
         now = worker.clock()
@@ -146,11 +129,31 @@ class RateLimitedExecutor(Executor):
             now = terms.now
         else:
             terms.now = now
-        job = _FunctionJob(worker, terms, cost, now, partial(fn, **kwargs) if kwargs else fn, args)
-        future: LightFuture[T] = LightFuture(job, _OWNER)
+        if self._memory is not None:
+            return self._remembered(self._memory, fn, args, kwargs, cost, now)
+        job = FunctionJob(worker, terms, cost, now, partial(fn, **kwargs) if kwargs else fn, args)
+        future: LightFuture[T] = LightFuture(job, OWNER)
         job.future = future
         worker.submit(job, nested=worker.bounded and in_call())
         job.prepare()
+        return future
+
+    def _remembered(
+        self,
+        memory: Memory,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        cost: Cost,
+        now: float,
+    ) -> Future[T]:
+        from .executor_journal import JournaledJob, launch
+
+        entry = memory.entry(fn, args, kwargs)
+        job = JournaledJob(self._worker, self._terms, cost, now, partial(fn, **kwargs) if kwargs else fn, args)
+        job.entry, job.memory = entry, memory
+        future: LightFuture[T] = LightFuture(job, OWNER)
+        launch(job, future, nested=self._worker.bounded and in_call())
         return future
 
     def _cost(self, tokens: Cost | Callable[..., int], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Cost:
@@ -209,106 +212,20 @@ class RateLimitedExecutor(Executor):
         return f"<RateLimitedExecutor {self._limits!r} queued={self._worker.queued} in_flight={self._worker.in_flight}>"
 
 
-class _OwnLimits:
-    """The pool of an executor: limits that are the caller's own."""
-
-    __slots__ = ("limits",)
-
-    def __init__(self, limits: RateLimits) -> None:
-        self.limits = limits
-
-    def limiter(self) -> Limiter:
-        return Limiter(self.limits, charge="settle", learn=False, ramp=False)
-
-    def __repr__(self) -> str:
-        return repr(self.limits)
-
-
-class _Terms:
-    """What all calls through one executor (or one `with_options` of it) have in common, so that each holds it once."""
-
-    __slots__ = ("deadline", "now", "options", "policy", "pool", "retry_on")
-
-    def __init__(
-        self, options: CallOptions, pool: _OwnLimits, policy: RetryPolicy, retry_on: tuple[type[BaseException], ...]
-    ) -> None:
-        self.options = options
-        self.deadline = options.deadline
-        self.pool = pool
-        self.policy = policy
-        self.retry_on = retry_on
-        self.now = -math.inf  # when the latest call was submitted
-
-
-class _FunctionJob(FutureJob):
-    """One call of a function."""
-
-    __slots__ = ("args", "fn", "terms")
-
-    def __init__(
-        self, worker: RateLimitedWorker, terms: _Terms, cost: Cost, now: float, fn: Callable[..., Any],
-        args: tuple[Any, ...],
-    ) -> None:  # fmt: skip
-        # Not by way of the base: it is called a million times in a few seconds.
-        options = terms.options
-        self.sequence = worker.next_sequence()
-        self.pool = terms.pool
-        self.cost = cost
-        self.priority = options.rank
-        self.tenant = options.tenant
-        self.submitted_at = now
-        self.expires_at = None if terms.deadline is None else now + terms.deadline
-        self.state = State.NEW
-        self.attempts = self.refusals = 0
-        self.worker = worker
-        self.terms = terms
-        self.fn = fn
-        self.args = args
-
-    def send(self) -> Answer:
-        _reported.usage = None
-        try:
-            value = self.fn(*self.args)
-        except Exception as error:
-            outcome = outcome_of(error, self.terms.retry_on)
-            if outcome is None:
-                raise
-            raise AttemptFailed(Feedback(outcome, usage=_reported.usage), self.terms.policy, error) from None
-        finally:
-            usage = _reported.__dict__.pop("usage", None)
-        return Answer(value, PLAINLY_ANSWERED if usage is None else Feedback(ANSWERED, usage=usage))
-
-    def _resolve(self, future: LightFuture[Any], answer: Answer) -> None:
-        del self.fn, self.args  # before anybody is told: what the caller has forgotten is gone then
-        super()._resolve(future, answer)
-
-
-class _Owner:
-    """Hears of the futures of all executors."""
-
-    def cancelled(self, future: LightFuture[Any]) -> None:
-        job = future._call
-        job.worker.cancel(job)
-        begin(future)
-
-    def waiting(self, future: LightFuture[Any]) -> None:
-        return None
-
-    def describe(self, future: LightFuture[Any]) -> str:
-        return "running" if future.running() else "queued"
-
-
-_OWNER = _Owner()
-_NO_TOKENS = Cost()
-PLAINLY_ANSWERED = Feedback(ANSWERED)
-
-
 def _result(future: Future[T], timeout: float | None) -> T:
     try:
         return future.result(timeout)
     finally:
         future.cancel()  # when it was not there in time
         del future  # else a failure holds it: exception -> traceback -> this frame -> future
+
+
+def _memory(journal: Any, key: Callable[..., Any] | None) -> Memory:
+    if journal is None:
+        raise TypeError("key= needs journal=, the path of the file that keeps the results")
+    from .executor_journal import Memory  # sqlite3 is for those who use it
+
+    return Memory(journal, key)
 
 
 def _checked_retries(value: object) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +16,7 @@ from .stores.journal import Claimed, Journal, Recorded, call_key
 __all__ = ["Entry", "Tape", "entry_for"]
 
 _log = logging.getLogger("ratelimited_llm.journal")
+NOT_SENT = frozenset({"Omit", "NotGiven"})  # how the SDKs write that an argument was not given
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 # How the streams of the providers say that they are over; after a blank line nothing of value follows.
 _OVER = re.compile(rb"^(?:data: ?\[DONE\]|event: ?(?:message_stop|response\.completed|response\.incomplete))", re.M)
@@ -31,6 +31,8 @@ def entry_for(journal: Journal, provider: str, base_url: str, options: Any) -> E
     body = options.json_data
     if options.extra_json:
         body = {**body, **options.extra_json} if isinstance(body, dict) else options.extra_json
+    if isinstance(body, dict):
+        body = {name: value for name, value in body.items() if type(value).__name__ not in NOT_SENT}
     path = options.url
     if options.params:
         path += "?" + "&".join(f"{name}={value}" for name, value in sorted(dict(options.params).items()))
@@ -100,12 +102,10 @@ class Entry:
     def _request(self) -> bytes:
         return to_json(self.body)
 
-    def record(self, response: Any, body: bytes, sent_at: float, *, as_sent: bool = False) -> None:
+    def record(self, answer: Recorded) -> None:
         """Keep the answer; returns when it is safe."""
         if self.enlisted:
             self.enlisted = False
-            seconds = time.monotonic() - sent_at
-            answer = recorded_answer(response, body, seconds, time.time(), as_sent=as_sent)
             self.journal.record(self.key, self.number, answer)
 
     def tape(self, response: Any, sent_at: float) -> Tape:
@@ -170,7 +170,7 @@ class Tape:
         self._entry.release()
 
     def _keep(self) -> None:
-        self._entry.record(self._response, b"".join(self._chunks), self._sent_at, as_sent=True)
+        self._entry.record(recorded_answer(self._response, b"".join(self._chunks), self._sent_at, as_sent=True))
         self._events = False
         self._encoded = True  # nothing more is looked for
 

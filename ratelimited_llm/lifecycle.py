@@ -178,9 +178,9 @@ def _first_sight(error: Any) -> bool:
 def _drain() -> None:
     """Wait for what is pending. The workers stay open: threads that outlive the main one may still use them."""
     global _struck
-    died_of_it = _usual() == "cancel" and isinstance(_last_error(), KeyboardInterrupt)
-    dropped = 0
-    try:
+    dropped, died_of_it, kernel = 0, False, False
+    try:  # from the first line on: Ctrl-C may strike right now
+        died_of_it = _usual() == "cancel" and isinstance(_last_error(), KeyboardInterrupt)
         kernel = hasattr(_shell(), "kernel")
         dropped = sum(crew.stop() for crew in _all_crews()) + (_cancelled_before() if died_of_it else 0)
         if not dropped and not _pending() and not any(crew.running for crew in _all_crews()):
@@ -193,7 +193,6 @@ def _drain() -> None:
             return
     except KeyboardInterrupt:
         _struck = not died_of_it
-        kernel = False
     with suppress(KeyboardInterrupt):
         _drop(dropped, KERNEL_PATIENCE if kernel else _patience(), silent=kernel)
 

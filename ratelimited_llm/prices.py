@@ -60,13 +60,21 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class _Tariff:
-    """A price, and how to calculate where it depends on more than the tokens' number (tiers, the time of day)."""
+    """A price, and how to calculate where it depends on more than the tokens' number.
+
+    Attributes:
+        exact: what calculates it then; None when it never does.
+        above: input tokens up to which the price holds all the same, since its tiers begin there.
+    """
 
     price: Price
     exact: Callable[[Usage], float] | None = None
+    above: float = -1.0
 
     def cost(self, usage: Usage) -> float:
-        return self.price.cost(usage) if self.exact is None else self.exact(usage)
+        if self.exact is None or usage.input_tokens <= self.above:
+            return self.price.cost(usage)
+        return self.exact(usage)
 
 
 class Prices:
@@ -210,9 +218,12 @@ def _tariff(library: Any, found: Any) -> _Tariff | None:
     least = [None if value is None else float(getattr(value, "base", value)) for value in named.values()]
     request = float(getattr(per_thousand, "base", per_thousand or 0)) / 1_000
     price = Price(least[0] or 0.0, least[1] or 0.0, least[2], request)
-    if isinstance(found.model.prices, list) or any(hasattr(value, "base") for value in given):
-        return _Tariff(price, functools.partial(_calculated, library.Usage, found.model, found.provider))
-    return _Tariff(price)
+    by_time = isinstance(found.model.prices, list)
+    starts = [tier.start for value in given for tier in getattr(value, "tiers", ())]
+    if not by_time and not starts:
+        return _Tariff(price)
+    exact = functools.partial(_calculated, library.Usage, found.model, found.provider)
+    return _Tariff(price, exact, -1.0 if by_time else float(min(starts)))
 
 
 def _calculated(make: Callable[..., Any], model: Any, provider: Any, usage: Usage) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -14,19 +15,18 @@ __all__ = ["recorded_answer", "replay"]
 _NOT_KEPT = frozenset({"content-encoding", "content-length", "transfer-encoding", "connection"})
 
 
-def recorded_answer(response: Any, body: bytes, seconds: float, at: float, *, as_sent: bool = False) -> Recorded:
+def recorded_answer(response: Any, body: bytes, sent_at: float, *, as_sent: bool = False) -> Recorded:
     """What the journal keeps of an httpx response.
 
     Args:
         response: its status and headers.
         body: its content; as it came over the wire when `as_sent`, so that its encoding is kept too.
-        seconds: from dispatch to answer.
-        at: wall-clock seconds.
+        sent_at: monotonic seconds when it was sent.
         as_sent: see `body`.
     """
     dropped = _NOT_KEPT - {"content-encoding"} if as_sent else _NOT_KEPT
     headers = tuple((name, value) for name, value in response.headers.multi_items() if name.lower() not in dropped)
-    return Recorded(response.status_code, headers, body, seconds, at)
+    return Recorded(response.status_code, headers, body, time.monotonic() - sent_at)
 
 
 def replay(client: Any, cast_to: Any, options: Any, stream: bool, stream_cls: Any, recorded: Recorded) -> Any:
