@@ -10,13 +10,12 @@ from urllib.parse import urlsplit
 
 from .jobs import NotNeeded
 from .replay import recorded_answer
-from .snapshot import to_json
+from .snapshot import given_only, to_json
 from .stores.journal import Claimed, Journal, Recorded, call_key
 
 __all__ = ["Entry", "Tape", "entry_for"]
 
 _log = logging.getLogger("ratelimited_llm.journal")
-NOT_SENT = frozenset({"Omit", "NotGiven"})  # how the SDKs write that an argument was not given
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 # How the streams of the providers say that they are over; after a blank line nothing of value follows.
 _OVER = re.compile(rb"^(?:data: ?\[DONE\]|event: ?(?:message_stop|response\.completed|response\.incomplete))", re.M)
@@ -31,8 +30,7 @@ def entry_for(journal: Journal, provider: str, base_url: str, options: Any) -> E
     body = options.json_data
     if options.extra_json:
         body = {**body, **options.extra_json} if isinstance(body, dict) else options.extra_json
-    if isinstance(body, dict):
-        body = {name: value for name, value in body.items() if type(value).__name__ not in NOT_SENT}
+    body = given_only(body)
     path = options.url
     if options.params:
         path += "?" + "&".join(f"{name}={value}" for name, value in sorted(dict(options.params).items()))

@@ -7,6 +7,7 @@ import time
 from datetime import timedelta
 from typing import Any
 
+from .snapshot import given_only
 from .stores.journal import Recorded
 
 __all__ = ["recorded_answer", "replay"]
@@ -38,7 +39,9 @@ def replay(client: Any, cast_to: Any, options: Any, stream: bool, stream_cls: An
     override = getattr(client, "_maybe_override_cast_to", None)
     if override is not None:
         cast_to = override(cast_to, options)
-    request = client._build_request(options)
+    sent = options.model_copy() if hasattr(options, "model_copy") else options.copy()
+    sent.json_data = given_only(options.json_data)
+    request = client._build_request(sent)
     httpx = sys.modules[type(request).__module__.partition(".")[0]]
     response = httpx.Response(recorded.status, headers=list(recorded.headers), content=recorded.body, request=request)
     response.elapsed = timedelta(seconds=recorded.seconds)

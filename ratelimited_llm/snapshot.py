@@ -8,7 +8,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["snapshot", "to_json"]
+__all__ = ["given_only", "snapshot", "to_json"]
+
+NOT_GIVEN = frozenset({"Omit", "NotGiven"})  # how the SDKs write that an argument was not given
 
 DEEPEST = 200  # levels; json itself gives up at about a thousand, with a RecursionError
 
@@ -55,6 +57,13 @@ def _other(value: Any, depth: int) -> Any:
         return copy.deepcopy(value)
     except Exception:  # what cannot be copied is sent as it is then, as the SDK would
         return value
+
+
+def given_only(body: Any) -> Any:
+    """A request body without the arguments that were not given, which are not sent."""
+    if not isinstance(body, dict):
+        return body
+    return {name: value for name, value in body.items() if type(value).__name__ not in NOT_GIVEN}
 
 
 def to_json(value: Any) -> bytes:
