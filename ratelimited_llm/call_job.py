@@ -41,6 +41,10 @@ class CallJob(FutureJob):
             if self.call.runtime.estimator is None:
                 self.cost = self.call.cost()
 
+    @property
+    def on_interrupt(self) -> str | None:
+        return self.call.runtime.on_interrupt
+
     def hindered(self) -> bool:
         return self.call.runtime.ledger.too_dear(self.call, self.cost)
 
@@ -80,6 +84,10 @@ class CallTurn(TurnJob):
     __slots__ = ("call",)
 
     call: QueuedCall
+
+    @property
+    def on_interrupt(self) -> str | None:
+        return self.call.runtime.on_interrupt
 
     def hindered(self) -> bool:
         return self.call.runtime.ledger.too_dear(self.call, self.cost)

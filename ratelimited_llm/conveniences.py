@@ -11,12 +11,13 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from . import lifecycle
 from .jobs import in_call
 from .status import History, Status
 
 if TYPE_CHECKING:
     from .batch import BatchResult
-    from .batch.estimate import Estimate
+    from .batch.estimated import Estimate
     from .runtime import Runtime
 
 __all__ = ["Conveniences"]
@@ -185,3 +186,10 @@ class Conveniences(Generic[SDKClient]):
             self.wait()
             runtime.progress.close()
         super().close()  # type: ignore[misc]
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            runtime = self._runtime
+            if not lifecycle.leave(runtime.cancel, runtime.ledger.wait, runtime.on_interrupt):
+                return  # something is still in flight: the HTTP client is closed when it is collected
+        self.close()

@@ -125,8 +125,8 @@ class CostLimitReached(RateLimitedLLMError, RuntimeError):
 
     def __init__(self, max_cost: float, spent: float, needed: float, *, request_id: int | None = None) -> None:
         super().__init__(
-            f"max_cost is ${max_cost:.4g}, ${spent:.4g} are spent, and this call could cost up to ${needed:.4g}: it was "
-            "not sent; raise max_cost=, or set or lower max_tokens so that a call can cost less",
+            f"max_cost is ${max_cost:.4g}, ${spent:.4g} are spent, and this call could cost up to ${needed:.4g}: it "
+            "was not sent; raise max_cost=, or set or lower max_tokens so that a call can cost less",
             request_id=request_id,
         )
         self.max_cost = max_cost

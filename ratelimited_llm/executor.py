@@ -9,6 +9,7 @@ from concurrent.futures import Executor, Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from . import lifecycle
 from .core.limits import RateLimits
 from .core.request import Cost, Priority
 from .core.retry import RetryPolicy
@@ -207,6 +208,14 @@ class RateLimitedExecutor(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept no more calls; see `concurrent.futures.Executor.shutdown`."""
         self._worker.shutdown(wait, cancel_futures=cancel_futures)
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool | None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            over = lifecycle.leave(self._worker.cancel_queued, self._worker.wait)
+            self.shutdown(wait=over)
+        else:
+            self.shutdown()
+        return None
 
     def __repr__(self) -> str:
         return f"<RateLimitedExecutor {self._limits!r} queued={self._worker.queued} in_flight={self._worker.in_flight}>"

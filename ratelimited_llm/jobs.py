@@ -15,6 +15,7 @@ from .core.retry import RetryPolicy
 from .engine import Engine
 from .exceptions import WorkerStopped
 from .light_future import LightFuture, abandon, begin, callbacks_later
+from .plainly import IN_QUEUE
 from .room import sleep_at
 from .senders import KEPT
 from .steps import NEVER_AGAIN, Job
@@ -236,7 +237,8 @@ class TurnJob(Job):
             BaseException: it never may; what it was given up with. A cancelled wait raises CancelledError.
         """
         try:
-            sleep_at(self.gate)
+            with IN_QUEUE:
+                sleep_at(self.gate)
         except BaseException:
             self.worker.unsent(self)
             raise

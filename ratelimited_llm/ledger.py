@@ -144,7 +144,8 @@ class Ledger:
             ValueError: there is a cap on the cost, and nobody knows what this call costs.
         """
         if call.model not in self.models:
-            self.spending.prices.rate(call.model, call.pool.provider)  # the first look takes long, so without the lock
+            # The first look takes long, so it happens without the lock.
+            self.spending.prices.rate(call.model, call.pool.dialect.name)
         with self.lock:
             self.spending.planned(self._quote(call, cost))
             self.submitted_calls += 1
@@ -196,7 +197,7 @@ class Ledger:
 
     def _quote(self, call: Noted, cost: Cost) -> Quote:
         most = None if self.spending.max_cost is None else call.most_output()
-        return Quote(call.model, call.pool.provider, cost, call.size, most)
+        return Quote(call.model, call.pool.dialect.name, cost, call.size, most)
 
     def sent(self, call: Noted, cost: Cost) -> None:
         """Everything is reserved, and an attempt begins."""
@@ -386,7 +387,7 @@ class Ledger:
     def _model(self, call: Noted) -> ModelBook:
         model = self.models.get(call.model)
         if model is None:
-            model = self.models[call.model] = ModelBook(call.pool.provider)
+            model = self.models[call.model] = ModelBook(call.pool.dialect.name)
         return model
 
     def _slice(self, now: float) -> Slice:

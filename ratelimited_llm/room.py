@@ -11,6 +11,7 @@ from typing import Any
 from .core.bounds import Bounds
 from .core.request import QueuedRequest
 from .exceptions import WorkerStopped
+from .plainly import IN_QUEUE
 
 __all__ = ["Room", "sleep_at"]
 
@@ -67,7 +68,8 @@ class Room:
                 if not self._blocks:
                     raise full
                 self._gates.append(gate)
-            sleep_at(gate)
+            with IN_QUEUE:
+                sleep_at(gate)
 
     def leave(self, call: QueuedRequest) -> None:
         """It waits no more; saying so twice counts once."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from . import lifecycle
 from .core.outlook import Outlook
 from .core.request import Lane
 from .display.progress import FIRST_SLICE, Progress
@@ -26,9 +28,8 @@ __all__ = ["CALL_NAMES", "OWN_NAMES", "Runtime"]
 QUEUE_NAMES = ("max_queue", "max_queue_per_tenant", "on_full", "ageing", "weights")
 CALL_NAMES = ("priority", "tenant", "deadline", "max_wait", "mode")
 JOURNAL_NAMES = ("journal", "journal_max_age", "journal_store")
-OWN_NAMES = frozenset(
-    {*LIMIT_NAMES, *QUEUE_NAMES, *CALL_NAMES, *JOURNAL_NAMES, "limits", "estimator", "prices", "max_cost", "progress"}
-)
+SINGLE_NAMES = ("limits", "estimator", "prices", "max_cost", "progress", "on_interrupt")
+OWN_NAMES = frozenset({*LIMIT_NAMES, *QUEUE_NAMES, *CALL_NAMES, *JOURNAL_NAMES, *SINGLE_NAMES})
 
 
 class Runtime:
@@ -61,8 +62,12 @@ class Runtime:
         self.hint = SerialHint()
         self.ledger = Ledger(Spending(Prices(given.get("prices")), given.get("max_cost")))
         self.progress = Progress(self.status, given.get("progress"), sliced=True)
+        self.on_interrupt = given.get("on_interrupt")
+        if self.on_interrupt not in (None, "cancel", "keep"):
+            raise ValueError(f'on_interrupt must be "cancel", "keep" or None, not {self.on_interrupt!r}')
         self.journal = _journal(given)
         self.worker = worker_for(self.queue)
+        _all.add(self)
 
     def with_options(self, changes: Mapping[str, Any]) -> Runtime:
         """The same queue with other options for its calls; itself when nothing changes (anthropic compares copies)."""
@@ -129,3 +134,24 @@ def _journal(given: Mapping[str, Any]) -> Journal | None:
     from .stores.journal import open_journal  # sqlite3 is for those who use it
 
     return open_journal(where, max_age=given.get("journal_max_age"), store=given.get("journal_store"))
+
+
+# -- what is said after Ctrl-C ----------------------------------------------------------------------------------------
+
+_all: weakref.WeakSet[Runtime] = weakref.WeakSet()
+
+
+def _answered() -> int:
+    """Calls of all clients that have their answer."""
+    ledgers = {id(each.ledger): each.ledger for each in list(_all)}.values()
+    return sum(ledger.answered_calls + ledger.replayed_calls for ledger in ledgers)
+
+
+def _kept_in() -> str | None:
+    """The journals of all clients."""
+    paths = {str(each.journal.path) for each in list(_all) if each.journal is not None}
+    return ", ".join(sorted(paths)) or None
+
+
+lifecycle.answered_by(_answered)
+lifecycle.resumes_with(_kept_in)

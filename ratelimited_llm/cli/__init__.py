@@ -1,6 +1,6 @@
-"""The command line: `ratelimited-llm demo`, `ratelimited-llm sim`. Each command is a file of this folder.
+"""The command line: `ratelimited-llm demo | batch | estimate | journal | sim`. Each command is a file of this folder.
 
-Exit codes: 0 done, 1 failed, 2 the command line makes no sense, 130 interrupted.
+Exit codes: 0 done, 1 failed (some rows of it), 2 the command line makes no sense, 3 stopped by a cap, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from . import demo, sim
+from . import batch, demo, estimate, journal, sim
 
 __all__ = ["main"]
 
@@ -33,6 +33,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command_name", required=True, metavar="COMMAND")
-    demo.add_parser(commands)
-    sim.add_parser(commands)
+    for command in (demo, batch, estimate, journal, sim):
+        command.add_parser(commands)
     return parser

@@ -9,6 +9,7 @@ a later execution.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -36,6 +37,17 @@ _lock = threading.RLock()
 _open: list[_Shown] = []  # every display that may change once more
 
 
+def _forget() -> None:
+    """In the child of a fork: its displays are the parent's, and the lock may be held by a thread that is not there."""
+    global _lock
+    _lock = threading.RLock()
+    _open.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
 # -- for the doors ----------------------------------------------------------------------------------------------------
 
 
@@ -57,9 +69,9 @@ def show_client(name: str, status: Callable[[], Status]) -> None:
 
 def show_future(future: Any) -> None:
     """Show a future: its answer when there is one, or else a box that becomes the answer. Never waits."""
-    from IPython.display import display
-
     if future.done() and not future.cancelled() and future.exception(0) is None:
+        from IPython.display import display
+
         display(future.result(0))  # type: ignore[no-untyped-call]
     elif not in_kernel():
         print(repr(future))  # noqa: T201 - IPython asked for it to be shown
@@ -283,7 +295,7 @@ class _Waiting(_Shown):
                 return
             status = self.status()
             if state == "interrupted":
-                self.final = interrupted(status.queued)
+                self.final = f"stopped waiting at {_clock(status.at)}; the calls go on"
             elif status.over:
                 self.final = self.final or _ending(status, seen=True)
             else:

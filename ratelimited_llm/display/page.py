@@ -38,7 +38,8 @@ figure p,.legend{margin:6px 0 0;font-size:13px;color:var(--soft)}
 .area{fill:var(--fill)}.dot{fill:var(--blue)}
 .mark{stroke:var(--amber);stroke-width:2}
 .bar{fill:var(--blue)}.bar.refused{fill:var(--amber)}.bar.failed{fill:var(--red)}
-.legend i{display:inline-block;width:10px;height:10px;margin:0 6px 0 14px}.legend i:first-child{margin-left:0}
+.legend i{display:inline-block;width:10px;height:10px;margin:0 6px 0 0}
+.legend span{display:inline-block;margin-right:16px}
 .legend .refused{background:var(--amber)}.legend .failed{background:var(--red)}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:14px}

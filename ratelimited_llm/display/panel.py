@@ -59,7 +59,7 @@ def _head(status: Status, name: str) -> str:
 
 def _bar(status: Status) -> str:
     """What the journal answered, what was answered now, what failed or was cancelled, and what is left."""
-    whole = max(status.total, status.submitted)
+    whole = max(status.total, status.submitted, status.done)
     if not whole:
         return ""
     lost = status.failed + status.cancelled
@@ -83,8 +83,8 @@ def _piece(width: float, opacity: float, height: int) -> str:
 
 def _facts(status: Status) -> str:
     facts = [
-        (f"{status.in_flight:,}", "in flight"),
-        (f"{status.queued:,}", "queued"),
+        None if status.over else (f"{status.in_flight:,}", "in flight"),
+        None if status.over else (f"{status.queued:,}", "queued"),
         (f"{status.refused:,}", "× 429"),
         (f"{status.retries:,}", "retry" if status.retries == 1 else "retries"),
         (f"{status.replayed:,}", "reused") if status.replayed else None,
@@ -119,7 +119,7 @@ def _pool(pool: PoolStatus, *, named: bool) -> str:
     title = ""
     if named:
         family = f" · {pool.family}" if pool.family else ""
-        counted = f"{pool.in_flight:,} in flight, {pool.queued:,} queued"
+        counted = f"{pool.in_flight:,} in flight, {pool.queued:,} queued" if pool.in_flight or pool.queued else ""
         title = f'<div>{escape(pool.provider + family)} <span style="{FAINT}">{counted}</span></div>'
     rows = "".join(_gauge(limit) for limit in pool.limits) or (
         f'<div style="{FAINT}">{amount(pool.requests_per_minute)} requests and {amount(pool.tokens_per_minute)} '

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from html import escape
@@ -10,7 +11,7 @@ from itertools import pairwise
 from ..status import History, LimitStatus, ModelStatus, Status
 from .page import page, rows_of
 from .pictures import Frame, Line, columns, distribution, lines, quantile, seconds, step_line
-from .words import amount, money, percent, span
+from .words import amount, money, span
 
 __all__ = ["report", "share_used"]
 
@@ -55,9 +56,7 @@ def share_used(history: History) -> tuple[str, float] | None:
         known = step_line([(at, limit) for at, name, limit in history.limits if name == dimension], until)
         if not known or not until:
             continue
-        refill = sum(
-            (y or 0.0) * (after - x) / MINUTE for (x, y), (after, _) in pairwise(known)
-        )
+        refill = sum((y or 0.0) * (after - x) / MINUTE for (x, y), (after, _) in pairwise(known))
         spent = sum(moment.sent if dimension == "rpm" else moment.tokens for moment in history.moments[:busy])
         share = min(1.0, spent / ((known[0][1] or 0.0) + refill))
         if best is None or share > best[1]:
@@ -89,9 +88,9 @@ def _figures(status: Status, history: History) -> str:
         (f"{status.answered + status.replayed:,}", f"of {whole:,} answered"),
         (f"{status.failed:,}", "failed"),
         (f"{status.refused:,}", "429s"),
-        (span(status.elapsed), "h:min" if status.elapsed >= 3_600 else "min:s"),
+        (span(status.elapsed), "duration" if status.elapsed >= 3_600 else "duration, min:s"),
         None if status.spent is None else (money(status.spent), "spent"),
-        None if share is None else (percent(share[1], 1.0), f"of the {share[0]} limit used"),
+        None if share is None else (_share(share[1]), f"of the {share[0]} limit used"),
     ]
     items = "".join(
         f"<div><dd>{escape(value)}</dd><dt>{escape(what)}</dt></div>"
@@ -193,8 +192,8 @@ def _trouble(status: Status, history: History, end: float) -> str:
     said = f"429s ({status.refused:,}) and failures ({status.failed:,}) over the run"
     picture = columns(Frame(said, end), history.slice_seconds, [("bar refused", refused), ("bar failed", failed)])
     legend = (
-        '<p class="legend"><i class="refused"></i>429: given back to the queue, no call is lost '
-        '<i class="failed"></i>failed: ended a call</p>'
+        '<p class="legend"><span><i class="refused"></i>429: given back to the queue, no call is lost</span> '
+        '<span><i class="failed"></i>failed: ended a call</span></p>'
     )
     return _figure("Over time", f"in {_slice(history)}", picture, wide=True) + legend
 
@@ -248,7 +247,7 @@ def _facts(status: Status, history: History) -> str:
         ("perhaps paid twice", f"{status.perhaps_paid:,}") if status.perhaps_paid else None,
         ("tokens in, out", f"{status.input_tokens:,}, {status.output_tokens:,}"),
         ("cost", _cost(status)),
-        None if share is None else ("limit used while calls waited", f"{100 * share[1]:.1f} % of {share[0]}"),
+        None if share is None else ("limit used while calls waited", f"{_share(share[1])} of {share[0]}"),
         *(
             ("limits of " + (pool.family or pool.provider), _limits(pool.limits))
             for pool in status.pools
@@ -264,6 +263,11 @@ def _facts(status: Status, history: History) -> str:
 
 def _limits(limits: Sequence[LimitStatus]) -> str:
     return ", ".join(f"{limit.limit:,.0f} {limit.dimension}" for limit in limits)
+
+
+def _share(share: float) -> str:
+    """Rounded down, so that 100 % means all of it."""
+    return f"{math.floor(1_000 * share + 1e-9) / 10:g} %"
 
 
 def _cost(status: Status) -> str:

@@ -13,6 +13,7 @@ for the answer, the others `follow` it. Just before it is sent, `claim`; and in 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import os
 import sqlite3
@@ -35,6 +36,7 @@ from .journal_work import Callback, Work
 
 __all__ = ["Claimed", "Elsewhere", "Journal", "JournalStats", "Recorded", "call_key", "open_journal"]
 
+_log = logging.getLogger("ratelimited_llm.journal")
 STORES = ("all", "responses")
 
 
@@ -118,8 +120,9 @@ class Journal:
         """
         place = (key, occurrence)
         work = self._working.get(place) or self._working.setdefault(place, Work())
-        if work.claimed:
+        if work.claimed or self._file.closed:
             return Claimed()
+        work.asked = True
         row = ClaimWrite(place, self._clock(), self._not_before())
         work.request = request if self.store == "all" and not occurrence else None
         self._file.commits.write(row)
@@ -145,20 +148,31 @@ class Journal:
         place = (key, occurrence)
         if not isinstance(answer.body, bytes):
             raise TypeError(f"the body of an answer is bytes, not {type(answer.body).__name__}")
-        answer = dataclasses.replace(answer, headers=harmless(answer.headers))
-        work = self._working.get(place)
-        request = None if work is None or work.request is None else work.request()
+        at = answer.at or self._clock()
+        answer = Recorded(answer.status, harmless(answer.headers), answer.body, answer.seconds, at)
         try:
+            request = self._request(place)
             self._file.record(RecordWrite(place, answer, request))
             with self._counting:
                 self._recorded += 1
         finally:
             self._end(place, answer)
 
+    def _request(self, place: Place) -> bytes | None:
+        work = self._working.get(place)
+        if work is None or work.request is None:
+            return None
+        try:
+            return work.request()
+        except Exception:  # the answer was paid for, and is kept without it
+            _log.exception("a request could not be kept", extra={"event": "journal_request_failed"})
+            return None
+
     def release(self, key: bytes, occurrence: int, error: str | None = None) -> None:
         """An enlisted call has ended without an answer: it is nobody's now, and who follows is told None.
 
-        Never blocks, and may be called from a finalizer. Without an enlistment it does nothing.
+        Never blocks, and may be called from a finalizer. Without an enlistment it does nothing. Only
+        who has enlisted may do it, and once: a second time it could end the enlistment of another call.
 
         Args:
             key, occurrence: the call.
@@ -168,7 +182,7 @@ class Journal:
         work = self._working.get(place)
         if work is None:
             return
-        if work.claimed:
+        if work.asked and not self._file.closed:
             self._file.commits.hand_over(EndWrite(place, self._clock(), error))
         self._end(place, None)
 

@@ -36,14 +36,15 @@ class Write:
     Attributes:
         done: nobody has to wait for it any more.
         written: it is committed.
+        lost: it never will be: it cannot be written, or too many wait.
         waits: a thread waits for it.
         size: bytes that it keeps in memory.
     """
 
-    __slots__ = ("done", "gate", "size", "waits", "written")
+    __slots__ = ("done", "gate", "lost", "size", "waits", "written")
 
     def __init__(self, size: int = 0) -> None:
-        self.done = self.written = self.waits = False
+        self.done = self.written = self.lost = self.waits = False
         self.size = size
         self.gate = threading.Lock()
         self.gate.acquire()
@@ -93,10 +94,14 @@ class GroupCommit:
         transact: commits some rows, all or none; takes the seconds that it may wait for other processes too. It is
             never called by two threads at once.
         trouble: where it is said that it cannot.
+        forget: told of each row that is lost.
     """
 
-    def __init__(self, transact: Callable[[list[Write], float], None], trouble: Trouble) -> None:
+    def __init__(
+        self, transact: Callable[[list[Write], float], None], trouble: Trouble, forget: Callable[[Write], None]
+    ) -> None:
         self._transact = transact
+        self._forget = forget
         self._trouble = trouble
         self._queue: deque[Write] = deque()
         self.leading = threading.Lock()
@@ -134,13 +139,14 @@ class GroupCommit:
         with self.leading:
             while self._queue and self._commit(1.0):
                 pass
-        left = sum(1 for row in list(self._queue) if row.size)
+            left = sum(1 for row in self._head(len(self._queue)) if row.size)
+            while self._queue:
+                self._lose(self._queue[0])
         if left:
             _log.warning(
                 "%d answers could not be written to the journal: %s", left, self._trouble.text,
                 extra={"event": "journal_answers_lost"},
             )  # fmt: skip
-        self._queue.clear()
 
     def reset(self) -> None:
         """In the child of a fork: the queue is the parent's."""
@@ -173,6 +179,8 @@ class GroupCommit:
                     continue
                 self._trouble.began(f"a row cannot be written ({error})")
                 self._trouble.text = None
+                self._lose(rows[0])
+                return True
             except UNWRITABLE as error:
                 self._trouble.began(error)
                 self._let_all_go()
@@ -202,4 +210,12 @@ class GroupCommit:
             row.open_gate()
             kept += row.size
         while kept > MOST_KEPT:
-            kept -= self._queue.popleft().size
+            kept -= self._queue[0].size
+            self._lose(self._queue[0])
+
+    def _lose(self, row: Write) -> None:
+        """Give up the head of the queue."""
+        row.lost = row.done = True
+        self._queue.popleft()
+        self._forget(row)
+        row.open_gate()

@@ -31,6 +31,7 @@ The write-ahead log needs shared memory, which network file systems lack; there 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 import threading
@@ -47,6 +48,7 @@ from .journal_values import Place, Recorded
 
 __all__ = ["JournalFile"]
 
+_log = logging.getLogger("ratelimited_llm.journal")
 FORK_PATIENCE = 5.0  # seconds that a fork waits for a commit to end
 READ_PATIENCE = 1.0  # seconds that a reader waits where there is no write-ahead log
 
@@ -68,7 +70,7 @@ class JournalFile:
     def __init__(self, path: str, wall_clock: Callable[[], float], vfs: str | None = None) -> None:
         self.path = path
         self.trouble = Trouble(path)
-        self.commits = GroupCommit(self._transact, self.trouble)
+        self.commits = GroupCommit(self._transact, self.trouble, self._forget)
         self.unwritten: dict[Place, Recorded] = {}
         self.closed = False
         self._clock = wall_clock
@@ -136,11 +138,18 @@ class JournalFile:
 
     def record(self, row: RecordWrite) -> None:
         """Block until an answer is on the disk; while the file is in trouble it is kept in memory."""
+        if self.closed:
+            return
         self.commits.write(row)
         if not row.written:
             self.unwritten[row.place] = row.answer
-            if row.written:
-                self.unwritten.pop(row.place, None)
+            if row.written or row.lost:
+                self._forget(row)
+
+    def _forget(self, row: Write) -> None:
+        """A row need not be remembered any more: it is in the file, or will never be."""
+        if isinstance(row, RecordWrite):
+            self.unwritten.pop(row.place, None)
 
     def exclusively(self, step: Callable[[sqlite3.Connection], Any]) -> Any:
         """Do something in one transaction while nobody else writes.
@@ -165,9 +174,9 @@ class JournalFile:
         if len(rows) > 1 or not write_alone(self._ready_writer(durable=durable), rows[0], self._run):
             with self._transaction(patience, durable=durable) as writer:
                 write_all(writer, rows, self._run, self.alive)
-        for row in rows:
-            if self.unwritten and isinstance(row, RecordWrite):
-                self.unwritten.pop(row.place, None)
+        if self.unwritten:
+            for row in rows:
+                self._forget(row)
 
     def _ready_writer(self, *, durable: bool) -> sqlite3.Connection:
         """The writer outside of any transaction, and committing as it should."""
@@ -200,7 +209,15 @@ class JournalFile:
                 row = (os.getpid(), self._clock())
                 run = writer.execute("INSERT INTO runs (pid, started) VALUES (?, ?)", row).lastrowid
             assert run is not None
-            if self._owners.hold(run):
+            try:
+                held = self._owners.hold(run)
+            except OSError as error:
+                _log.warning(
+                    "journal %s: no locks here (%s), so another process on this file may send the same calls",
+                    self.path, error.strerror, extra={"event": "journal_without_locks"},
+                )  # fmt: skip
+                held = True
+            if held:
                 self._run = run
                 return
 

@@ -29,14 +29,14 @@ class Recorded:
         headers: of the response; only harmless ones are kept (see `harmless`).
         body: as it came.
         seconds: from dispatch to answer.
-        at: wall clock when it was recorded, in seconds since 1970.
+        at: wall clock when it was recorded, in seconds since 1970; with 0.0 the journal fills it in.
     """
 
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
     seconds: float
-    at: float
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,11 @@ class Work:
     out of the deque tells it, so none is lost and none is told twice, without a lock.
     """
 
-    __slots__ = ("answer", "claimed", "ended", "followers", "request", "waits")
+    __slots__ = ("answer", "asked", "claimed", "ended", "followers", "request", "waits")
 
     def __init__(self) -> None:
         self.answer: Recorded | None = None
+        self.asked = False  # a claim was begun, and may be in the file
         self.claimed = False
         self.ended = False
         self.followers: deque[Callback] = deque()

@@ -194,8 +194,8 @@ def test_ctrl_c_sends_nothing_more_and_keeps_what_is_answered(rest: str) -> None
     script = Child(INTERRUPTED.format(patience=10.0, seconds=0.5, rest=rest))
     script.hear("both are sent")
     script.interrupt()
-    lines, err, _ = script.end()
-    assert sorted(lines) == ["answered 0", "answered 1"]
+    lines, err, code = script.end()
+    assert (sorted(lines), code) == (["answered 0", "answered 1"], -signal.SIGINT)
     assert err.count("interrupted: 998 cancelled, 0 abandoned") == 1
     assert err.count("Traceback") <= 1  # the script's own, if it was still running
 
@@ -209,6 +209,96 @@ def test_ctrl_c_gives_up_what_is_not_answered_soon() -> None:
     lines, err, _ = script.end()
     assert lines == []
     assert err.count("interrupted: 998 cancelled, 2 abandoned") == 1
+
+
+@needs_signals
+def test_ctrl_c_while_draining_lets_the_rest_of_the_end_happen() -> None:
+    """Threads of the script end, `atexit` functions run, what was printed arrives; then the process dies of it."""
+    script = Child("""
+        import atexit
+        atexit.register(say, "atexit")
+        from ratelimited_llm import lifecycle
+        lifecycle.LAST_ANSWERS = 0.01
+        go = threading.Event()
+        executor = RateLimitedExecutor(max_concurrency=1)
+        executor.submit(go.wait, 10)
+        executor.submit(say, "never")
+        def later():
+            threading.main_thread().join()
+            say("thread")
+        threading.Thread(target=later).start()
+        threading._register_atexit(say, "draining")  # called before ours
+        sys.stdout.write("unflushed ")
+    """)
+    script.hear("unflushed draining")
+    time.sleep(0.1)  # in this time it begins to wait; if not, the interpreter prints the interrupt and it hangs
+    script.interrupt()
+    lines, err, code = script.end()
+    assert (sorted(lines), code) == (["atexit", "thread"], -signal.SIGINT)
+    assert err == "ratelimited_llm: interrupted: 1 cancelled, 1 abandoned\n"
+
+
+@needs_signals
+def test_the_last_words_say_what_is_answered_and_how_to_go_on() -> None:
+    """As far as somebody knows it."""
+    script = Child("""
+        from ratelimited_llm import lifecycle
+        lifecycle.answered_by(lambda: 1_800)
+        lifecycle.answered_by(lambda: 12)
+        lifecycle.resumes_with(lambda: None)
+        lifecycle.resumes_with(lambda: "run.db")
+        lifecycle.LAST_ANSWERS = 0.01
+        executor = RateLimitedExecutor(max_concurrency=1)
+        stays = executor.submit(time.sleep, 60)
+        for _ in range(1_180):
+            executor.submit(int)
+        say("waiting")
+        stays.result()
+    """)
+    script.hear("waiting")
+    script.interrupt()
+    _, err, _ = script.end()
+    assert "interrupted: 1,812 answered, 1,180 cancelled, 1 abandoned" in err
+    assert "the answers are kept in run.db: run the same command again to go on" in err
+
+
+@needs_signals
+def test_calls_that_are_to_be_kept_are_drained_after_ctrl_c() -> None:
+    """And the others are not; the process still ends as interrupted."""
+    script = Child("""
+        from ratelimited_llm.function_job import FunctionJob
+        FunctionJob.on_interrupt = property(lambda job: "keep" if job.tenant == "kept" else None)
+        executor = RateLimitedExecutor(max_concurrency=1, max_queue=100)
+        go = threading.Event()
+        executor.submit(go.wait, 10)
+        for number in range(3):
+            executor.submit(say, "dropped", number)
+            executor.with_options(tenant="kept").submit(say, "kept", number)
+        threading._register_atexit(go.set)
+        say("waiting")
+        threading.Event().wait(60)
+    """)
+    script.hear("waiting")
+    script.interrupt()
+    lines, err, code = script.end()
+    assert (lines, code) == (["kept 0", "kept 1", "kept 2"], -signal.SIGINT)
+    assert "abandoned" not in err
+
+
+def test_an_open_map_starts_nothing_more_at_the_end_of_a_script() -> None:
+    """Nobody can read it any more; what has begun ends."""
+    lines, err, code = run("""
+        from ratelimited_llm.gathering import map_calls
+        begun = threading.Event()
+        def answer(number):
+            begun.set()
+            while "answers" not in globals() or not answers._crew._stopped:
+                time.sleep(0.001)
+            say("ended", number)
+        answers = map_calls(answer, range(10), return_as="generator", max_workers=1)
+        begun.wait()
+    """)
+    assert (lines, err, code) == (["ended 0"], "", 0)
 
 
 @needs_signals

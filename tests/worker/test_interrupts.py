@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -14,6 +16,7 @@ import pytest
 from ratelimited_llm import RateLimitedExecutor
 from ratelimited_llm.core.feedback import ANSWERED, Feedback
 from ratelimited_llm.core.request import Cost
+from ratelimited_llm.gathering import gather, map_calls
 from ratelimited_llm.jobs import TurnJob
 from ratelimited_llm.worker import RateLimitedWorker
 
@@ -46,7 +49,7 @@ class Interrupter:
             yield
         except (KeyboardInterrupt, RuntimeError) as error:
             # Inside of Thread.start, a Condition that was torn raises RuntimeError in place of it.
-            if not self.struck or not isinstance(error.__context__ or error, KeyboardInterrupt):
+            if not self.struck or KeyboardInterrupt not in (type(error), type(error.__context__)):
                 raise
         finally:
             sys.setprofile(None)
@@ -90,7 +93,11 @@ def takes_a_turn(executor: RateLimitedExecutor) -> None:
         raise
 
 
-ACTIONS = [submits, submits_and_waits, queues_and_cancels, cancels_the_queue, waits, takes_a_turn]
+def gathers(executor: RateLimitedExecutor) -> None:
+    gather([executor.submit(int) for _ in range(2)], str, timeout=PATIENCE)
+
+
+ACTIONS = [submits, submits_and_waits, queues_and_cancels, cancels_the_queue, waits, takes_a_turn, gathers]
 
 
 def everything_works(executor: RateLimitedExecutor) -> None:
@@ -134,3 +141,23 @@ def test_an_interrupt_during_the_first_call_loses_nothing() -> None:
         executor.shutdown()
         struck = interrupter.struck
         point += 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # where it strikes a finalizer
+def test_an_interrupt_at_any_point_of_a_map_leaves_no_thread() -> None:
+    """However far it got: what it started ends, and the next one works."""
+    point, struck = 0, True
+    while struck:
+        interrupter = Interrupter(point)
+        with interrupter.striking():
+            map_calls(int, range(3), max_workers=2, timeout=PATIENCE)
+        assert map_calls(int, range(3), max_workers=2, timeout=PATIENCE) == [0, 1, 2]
+        struck = interrupter.struck
+        point += 1
+    assert point > 20
+    gc.collect()  # what a torn call has left
+    end = time.monotonic() + PATIENCE
+    # Where it strikes inside of Thread.start, threading itself goes on listing a thread that never ran.
+    while any(each.is_alive() for each in threading.enumerate() if each.name.startswith("ratelimited-llm-map-")):
+        assert time.monotonic() < end
+        time.sleep(0.001)

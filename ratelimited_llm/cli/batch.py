@@ -1,0 +1,208 @@
+"""`ratelimited-llm batch`: a file of calls in, a file of answers out; the same command again does what is missing.
+
+ratelimited-llm batch rows.jsonl -o answers.jsonl
+ratelimited-llm batch reviews.csv -o answers.jsonl --prompt "Classify: {text}" --model gpt-4.1-mini --limit 20
+cat rows.jsonl | ratelimited-llm batch - -o - > answers.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import os
+import re
+import shlex
+import sys
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..batch import BatchInterrupted, BatchResult, InputError, OutputError, check_batch, run_batch
+from .clients import add_client_options, amount, client_for
+
+__all__ = ["add_parser", "run"]
+
+DONE, FAILED, USAGE, CAPPED, INTERRUPTED = 0, 1, 2, 3, 130
+# From here on it is worth a word that OpenAI does files at half the price within a day: below, it takes minutes.
+WORTH_A_DAY = 10_000
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add `batch` to the subparsers of a command line; parsed arguments carry `run`."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "batch",
+        help="send a file of calls, as fast as the limits allow, and append the answers to another",
+        description="Send every line of IN through the queue and append the answers to OUT, both as OpenAI's Batch API "
+        'writes them. IN may also be short batch lines, bare bodies, {"prompt": ...} rows, or a table (.csv, .tsv) '
+        "with --prompt. Failures go to OUT.errors.jsonl. The same command again does only what is missing.",
+        epilog="exit codes: 0 every line is answered, 1 some failed, 2 usage, 3 stopped by --max-cost or --max-time, "
+        "130 interrupted",
+    )  # fmt: skip
+    parser.add_argument("input", metavar="IN", help='the calls; "-" for stdin, and .gz is unpacked')
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help='the answers; "-" for stdout')
+    parser.add_argument("--prompt", metavar="TEXT", help='a template for tables: "Classify: {column}"')
+    parser.add_argument("--endpoint", metavar="URL", help="for lines that name none, as /v1/embeddings")
+    parser.add_argument("--limit", type=_lines, metavar="N", help="only the first N lines, to taste")
+    parser.add_argument("--retry-failed", action="store_true", help="try again what failed in earlier runs")
+    parser.add_argument("--dry-run", action="store_true", help="read and check everything, and send nothing")
+    parser.add_argument("--max-cost", type=_dollars, metavar="USD", help="stop before more is spent in this run")
+    parser.add_argument("--max-time", type=seconds, metavar="TIME", help="send nothing more after 90s, 15m, 2h, ...")
+    parser.add_argument(
+        "--journal", metavar="FILE", help="also keep answers there, for every script that asks the same"
+    )
+    parser.add_argument("--report", metavar="HTML", help="a page with pictures of the run")
+    add_client_options(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; the answer is the exit code."""
+    how = {name: getattr(args, name) for name in ("prompt", "model", "endpoint", "limit", "retry_failed")}
+    try:
+        if args.dry_run:
+            return _foresee(check_batch(args.input, args.output, **how))
+        client = client_for(args)
+    except (ValueError, OSError) as error:
+        return _refused(error)
+    try:
+        result = run_batch(client, args.input, args.output, max_time=args.max_time, **how)
+    except BatchInterrupted as interrupted:
+        return _interrupted(args, client, interrupted.result)
+    except Exception as error:
+        client.shutdown(wait=False, cancel_futures=True)
+        return _failed(args, error)
+    return _finish(args, client, result)
+
+
+def _failed(args: argparse.Namespace, error: Exception) -> int:
+    if isinstance(error, BrokenPipeError):
+        return FAILED  # whoever read our output has left, as `head` does: that is nothing to speak of
+    if isinstance(error, (InputError, OutputError, FileNotFoundError, IsADirectoryError, PermissionError)):
+        return _refused(error)
+    _say(f"stopped: {error}")
+    if args.output != "-":
+        _say(_resume(args, "--retry-failed"))
+    return FAILED
+
+
+def _foresee(result: BatchResult) -> int:
+    """Say what a run would do."""
+    parts = [f"{result.total:,} lines", f"{result.unfinished:,} would be sent"]
+    parts += [f"{result.skipped:,} answered before"] if result.skipped else []
+    parts += [f"{result.failed_before:,} failed before (--retry-failed)"] if result.failed_before else []
+    parts += [f"{result.bad:,} bad"] if result.bad else []
+    _say(f"dry run: {', '.join(parts)}; nothing was sent")
+    return FAILED if result.bad else DONE
+
+
+def _finish(args: argparse.Namespace, client: Any, result: BatchResult) -> int:
+    _say(_summary(result) + _spent(client))
+    if result.failed_before:
+        _say(f"{result.failed_before:,} failed in earlier runs; try them again with --retry-failed")
+    if result.stopped is not None:
+        why = f": {result.reason}" if result.reason else ""
+        _say(f"stopped by --max-{result.stopped}{why}. {_resume(args)}")
+    elif urlsplit(str(client.base_url)).hostname == "api.openai.com" and result.answered >= WORTH_A_DAY:
+        _say("no hurry? OpenAI's Batch API takes 50,000 lines or 200 MB a file, at half the price, in up to 24 h")
+    _report(args, client)
+    if client._runtime.worker.in_flight:
+        _leave(CAPPED)
+    client.close()
+    if result.stopped is not None:
+        return CAPPED
+    return DONE if result.complete else FAILED
+
+
+def _interrupted(args: argparse.Namespace, client: Any, result: BatchResult) -> int:
+    _say(f"interrupted: {_summary(result)}. {_resume(args)}")
+    _report(args, client)
+    if client._runtime.worker.in_flight:
+        _leave(INTERRUPTED)
+    client.close()
+    return INTERRUPTED
+
+
+def _leave(code: int) -> None:
+    """End the process although calls are in flight: they were waited for, and draining them might take minutes."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _summary(result: BatchResult) -> str:
+    """What became of the lines, in half a line."""
+    parts = [f"{result.answered:,} answered"]
+    if result.failed:
+        parts.append(f"{result.failed:,} failed")
+    if result.bad:
+        parts.append(f"{result.bad:,} bad lines")
+    if (result.failed or result.bad) and result.errors_path is not None:
+        parts[-1] += f" (see {result.errors_path})"
+    if result.skipped:
+        parts.append(f"{result.skipped:,} answered before")
+    if result.unfinished:
+        parts.append(f"{result.unfinished:,} given up")
+    return f"{', '.join(parts)}, in {result.seconds:,.1f} s"
+
+
+def _spent(client: Any) -> str:
+    spent = client._runtime.status().spent
+    return "" if spent is None else f", for ${spent:,.4g}"
+
+
+def _resume(args: argparse.Namespace, more: str = "") -> str:
+    """How to go on."""
+    if args.output == "-":
+        return "What was not answered is not in the output."
+    words = [word for word in sys.argv[1:] if word != more]
+    return f"Resume: {shlex.join(['ratelimited-llm', *words, *([more] if more else [])])}"
+
+
+def _report(args: argparse.Namespace, client: Any) -> None:
+    if args.report is not None:
+        try:
+            client.report(args.report)
+        except OSError as error:
+            _say(f"the report cannot be written: {error}")
+
+
+def _refused(error: Exception) -> int:
+    _say(str(error))
+    return USAGE
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # nobody listens
+        print(f"ratelimited-llm batch: {text}", file=sys.stderr, flush=True)
+
+
+# -- options ----------------------------------------------------------------------------------------------------------
+
+
+def seconds(text: str) -> float:
+    """A time as people write it: 90, 90s, 15m, 2h, 1h30m, 1d."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text.lower() + ("s" if text[-1:].isdigit() else ""))
+    value = sum(float(number) * UNITS[unit] for number, unit in parts)
+    written = "".join(number + unit for number, unit in parts)
+    if written.removesuffix("s") != text.lower().removesuffix("s") or not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is no time: give seconds (90), or 90s, 15m, 2h, 1h30m")
+    return value
+
+
+def _lines(text: str) -> int:
+    value = amount(text)
+    if value != int(value):
+        raise argparse.ArgumentTypeError(f"{text} is no number of lines")
+    return int(value)
+
+
+def _dollars(text: str) -> float:
+    try:
+        value = float(text.removeprefix("$"))
+    except ValueError:
+        value = math.nan
+    if not (value > 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"{text} is no cost: give US dollars above 0, such as 5 or 0.50")
+    return value

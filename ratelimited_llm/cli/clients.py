@@ -1,0 +1,73 @@
+"""The client that a command line asks for: the options that describe it, and the door to OpenAI made by them."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import Any
+
+from ..core.request import Priority
+from ..options import parse_amount
+
+__all__ = ["ClientError", "add_client_options", "amount", "client_for"]
+
+
+class ClientError(ValueError):
+    """No client can be made by these options; the message says why, and what to do."""
+
+
+def add_client_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--model --base-url --rpm --tpm -j --priority` to a command's options."""
+    parser.add_argument("--model", metavar="NAME", help="for lines that name no model")
+    parser.add_argument("--base-url", metavar="URL", help="the provider; default: OPENAI_BASE_URL, or OpenAI itself")
+    parser.add_argument("--rpm", type=amount, metavar="N", help="requests per minute (10k is read); default: learned")
+    parser.add_argument("--tpm", type=amount, metavar="N", help="tokens per minute; default: learned from the answers")
+    parser.add_argument("-j", "--concurrency", type=_whole, metavar="N", help="calls in flight at once, at most")
+    parser.add_argument("--priority", type=_priority, metavar="P", help='"high", "normal", "low", or 0 to 10')
+
+
+def client_for(args: argparse.Namespace) -> Any:
+    """Make our OpenAI client as `args` describe it: `journal` and `max_cost` too, where the command has them.
+
+    Raises:
+        ClientError: the SDK refused to make one, as without a key, or an option makes no sense.
+    """
+    from ..openai import OpenAI, OpenAIError
+
+    given = {
+        "base_url": args.base_url, "rpm": args.rpm, "tpm": args.tpm, "max_concurrency": args.concurrency,
+        "priority": args.priority, "journal": getattr(args, "journal", None),
+        "max_cost": getattr(args, "max_cost", None),
+    }  # fmt: skip
+    try:
+        return OpenAI(**{name: value for name, value in given.items() if value is not None})
+    except OpenAIError as error:
+        way = "Without a key, against a simulated provider: ratelimited-llm sim -- ratelimited-llm ..."
+        raise ClientError(f"{error}\n{way}") from error
+    except (ValueError, TypeError) as error:
+        raise ClientError(str(error)) from error
+
+
+def amount(text: str) -> float:
+    """A number above 0 as people write it: 500, 30_000, 10k, 1.5M."""
+    try:
+        value = parse_amount(text, "it")
+    except ValueError:
+        value = math.nan
+    if not (value > 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"{text} is no limit: give a number above 0, such as 500, 30000 or 10k")
+    return value
+
+
+def _whole(text: str) -> int:
+    value = amount(text)
+    if value != int(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number")
+    return int(value)
+
+
+def _priority(text: str) -> int:
+    try:
+        return Priority.parse(int(text) if text.isdigit() else text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -1,0 +1,134 @@
+"""A provider on loopback, clients for it, and files of calls; whatever a test opens is closed."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import certifi
+import pytest
+
+from ratelimited_llm import OpenAI, pools
+from ratelimited_llm.simulator import Simulator
+
+sys.path.insert(0, str(Path(__file__).parent))  # for calling.py: pytest imports files without their directory
+
+from calling import call
+
+FOREIGN = ("OPENAI_", "AZURE_OPENAI_", "GROQ_", "ANTHROPIC_", "RATELIMITED_LLM_")
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def modules():
+    """What is imported stays, and need not be looked through by every collection."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="session")
+def one_certificate(tmp_path_factory):
+    """A file of one authority instead of all that there are: reading those is most of what a client costs to make."""
+    first = Path(certifi.where()).read_text(encoding="utf-8").partition("-----END CERTIFICATE-----")
+    path = tmp_path_factory.mktemp("tls") / "one.pem"
+    path.write_text("".join(first[:2]) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch, one_certificate):
+    """Settings of whoever runs the tests change nothing, and no test knows what another has learned."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(one_certificate))
+    for name in list(os.environ):
+        if name.startswith(FOREIGN) or name.lower() in PROXIES:
+            monkeypatch.delenv(name)
+    pools.forget()
+    yield
+    pools.forget()
+    gc.collect()
+
+
+@pytest.fixture
+def simulator():
+    """Start a provider: `simulator("groq", rpm=30)`; every one is stopped at the end."""
+    running = []
+
+    def start(provider="openai", **options):
+        options.setdefault("latency", 0.0)
+        running.append(Simulator(provider, **options).start())
+        return running[-1]
+
+    yield start
+    for one in running:
+        one.stop()
+
+
+@pytest.fixture
+def client_of():
+    """Make a client of a provider: `client_of(provider, rpm=30)`; every one is closed at the end."""
+    made = []
+
+    def make(provider, cls=OpenAI, **options):
+        options.setdefault("api_key", "sk-test-secret")
+        made.append(cls(base_url=provider.base_url, **options))
+        return made[-1]
+
+    yield make
+    for client in made:
+        client.cancel()
+        client.close()
+
+
+class Files:
+    """The files of one batch, in a directory of the test's own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.input = folder / "in.jsonl"
+        self.output = folder / "out.jsonl"
+        self.errors = folder / "out.errors.jsonl"
+
+    def write(self, *rows):
+        """Make the input: dicts, or lines as they are."""
+        lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
+        self.input.write_bytes(b"\n".join(lines) + b"\n")
+
+    def calls(self, count, **more):
+        self.write(*[call(number, **more) for number in range(count)])
+
+    def rows(self, which=None):
+        path = which or self.output
+        return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+
+    def answered(self):
+        return sorted(row["custom_id"] for row in self.rows())
+
+
+@pytest.fixture
+def files(tmp_path):
+    return Files(tmp_path)
+
+
+@pytest.fixture
+def command():
+    """Start the command as a process of its own, against a provider; what still runs at the end is killed."""
+    running = []
+
+    def start(provider, *words, **options):
+        env = {**os.environ, **(provider.env() if provider is not None else {})}
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        python = [sys.executable, "-W", "error::ResourceWarning", "-m", "ratelimited_llm", "batch"]
+        running.append(subprocess.Popen([*python, *map(str, words)], env=env, **pipes))
+        return running[-1]
+
+    yield start
+    for child in running:
+        if child.poll() is None:
+            child.kill()
+        child.communicate()
