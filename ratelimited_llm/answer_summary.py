@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["shorten", "summarize"]
+__all__ = ["shorten", "summarize", "texts"]
 
 
 def summarize(response: Any, room: int) -> str:
     """Say "'Positive' 214 tok" in at most `room` characters; without a text it begins with the type's name."""
     tokens = _total_tokens(response)
     suffix = "" if tokens is None else f" {tokens} tok"
-    text = next(_texts(response), None)
+    text = next(texts(response), None)
     if text is None:
         return shorten(type(response).__name__, room - len(suffix)) + suffix
     return _quote(text, room - len(suffix)) + suffix
@@ -42,7 +42,8 @@ def _read(thing: Any, name: str) -> Any:
     return fields.get(name) if isinstance(fields, dict) else None
 
 
-def _texts(response: Any) -> Iterator[str]:
+def texts(response: Any) -> Iterator[str]:
+    """The texts of an answer, of whichever kind it is."""
     for choice in _first(_read(response, "choices")):  # chat completions, completions
         yield from _strings(_read(_read(choice, "message"), "content"), _read(choice, "text"))
     for item in _first(_read(response, "output")):  # responses

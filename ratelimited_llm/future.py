@@ -130,6 +130,11 @@ class ResponseFuture(LightFuture[T]):
             status = _WORDS[self._state]
         return f"<ResponseFuture {status}>"
 
+    def _ipython_display_(self) -> None:
+        from ratelimited_llm.display.notebook import show_future
+
+        show_future(self)
+
     def __str__(self) -> str:
         return str(self._result) if self._is_answered() else repr(self)
 

@@ -8,6 +8,7 @@ in a deque, and taken in by the next who looks.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 import weakref
@@ -116,6 +117,7 @@ class Ledger:
         self.clock = clock
         self.open = 0
         self.since: float | None = None
+        self.seen_at = 0.0  # when something happened last
         self.to_come = 0  # that a batch said it has
         self.submitted_calls = self.answered_calls = self.replayed_calls = 0
         self.failed_calls = self.cancelled_calls = 0
@@ -149,11 +151,14 @@ class Ledger:
         with self.lock:
             self.spending.planned(self._quote(call, cost))
             self.submitted_calls += 1
+            first = call.counted and not self.open
             self.open += call.counted
             if self.since is None:
                 self.since = call.submitted_at
             self._enter(call, cost)
             self._slice(call.submitted_at)
+        if first:
+            _wake_panels()
 
     def _enter(self, call: Noted, cost: Cost) -> None:
         book = self.pools.get(call.pool)
@@ -391,6 +396,7 @@ class Ledger:
         return model
 
     def _slice(self, now: float) -> Slice:
+        self.seen_at = now
         return self.chronicle.slice(now, self.waiting, self.flying)
 
     # -- waiting ------------------------------------------------------------------------------------------------------
@@ -424,6 +430,13 @@ def _after_fork_in_child() -> None:
 _ledgers: weakref.WeakSet[Ledger] = weakref.WeakSet()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _wake_panels() -> None:
+    """Have the panels of a notebook that are shown go on."""
+    notebook = sys.modules.get("ratelimited_llm.display.notebook")
+    if notebook is not None:
+        notebook.wake()
 
 
 def _describe(error: BaseException) -> str:

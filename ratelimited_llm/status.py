@@ -84,7 +84,7 @@ class Status:
 
     Attributes:
         at: wall-clock seconds since the epoch.
-        elapsed: seconds since the first call; 0.0 before it.
+        elapsed: seconds from the first call until now, or until the last one ended; 0.0 before it.
         total: calls that are to be made; the submitted ones, or more when a batch said how many it has.
         submitted: calls that were accepted.
         answered: of these, the ones a provider answered in this run.

@@ -46,7 +46,7 @@ def status_of(ledger: Ledger, survey: Callable[[CallPool, float], Survey]) -> St
         latest = sorted(ledger.latest)
         return Status(
             at=datetime.now().timestamp(),
-            elapsed=0.0 if ledger.since is None else now - ledger.since,
+            elapsed=_elapsed(ledger, now),
             total=max(ledger.to_come, ledger.submitted_calls),
             submitted=ledger.submitted_calls,
             answered=ledger.answered_calls,
@@ -69,6 +69,13 @@ def status_of(ledger: Ledger, survey: Callable[[CallPool, float], Survey]) -> St
             models=tuple(sorted(_models(ledger), key=lambda each: -each.answered)),
             errors=tuple(ErrorStatus(text, count) for text, count in ledger.errors.most_common()),
         )
+
+
+def _elapsed(ledger: Ledger, now: float) -> float:
+    if ledger.since is None:
+        return 0.0
+    busy = ledger.waiting or ledger.flying
+    return max(0.0, (now if busy else ledger.seen_at) - ledger.since)
 
 
 def _models(ledger: Ledger) -> list[ModelStatus]:

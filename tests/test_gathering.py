@@ -40,8 +40,8 @@ def notes(error: BaseException) -> list[str]:
 
 
 def threads_of_maps() -> list[str]:
-    # Without those that a Ctrl-C in start() left on CPython's list, never started: they have no number.
-    started = [thread.name for thread in threading.enumerate() if thread.ident is not None]
+    # Without those that a Ctrl-C inside of Thread.start() left on CPython's list for ever, before they ran.
+    started = [thread.name for thread in threading.enumerate() if thread.is_alive()]
     return [name for name in started if name.startswith("ratelimited-llm-map-")]
 
 

@@ -138,7 +138,6 @@ def test_showing_a_pending_future_never_waits(show: Any) -> None:
 
 ASKED_BY_DISPLAYS = [
     "_ipython_canary_method_should_not_exist_",
-    "_ipython_display_",
     "_repr_html_",
     "_repr_mimebundle_",
     "_repr_json_",

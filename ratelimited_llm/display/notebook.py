@@ -19,7 +19,7 @@ from contextlib import suppress
 from html import escape
 from typing import Any
 
-from ..answer_summary import _texts
+from ..answer_summary import texts
 from ..status import Ratelimit, Status
 from .modes import in_kernel
 from .panel import panel
@@ -345,7 +345,7 @@ def _ended(future: Any) -> tuple[str, str]:
         text = _shortened(f"{type(error).__name__}: {error}")
         return f'<div style="margin:2px 0;overflow-wrap:anywhere">{escape(text)}</div>', text
     response = future.result(0)
-    text = _shortened(next(_texts(response), None) or _repr(response))
+    text = _shortened(next(texts(response), None) or _repr(response))
     style = "white-space:pre-wrap;overflow-wrap:anywhere;margin:2px 0"
     return f'<pre style="{style}">{escape(text)}</pre>', text
 
