@@ -9,14 +9,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .attempt import Attempt
-from .call_job import OWNER, launch, make_job, take_turn
+from .books import Noted
+from .call_job import OWNER, launch, make_job
+from .call_turn import take_turn
 from .core.estimate import body_of, prompt_bytes
 from .core.feedback import ANSWERED, Feedback, Kind
 from .core.request import Cost, Usage
 from .exceptions import RequestExpired
 from .future import ResponseFuture, submitted_at
 from .jobs import Answer, AttemptFailed, in_call
-from .ledger import Noted
 from .pools import Account
 from .snapshot import snapshot
 from .spending import most_output

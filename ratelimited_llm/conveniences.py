@@ -154,7 +154,7 @@ class Conveniences(Generic[SDKClient]):
         return run_batch(self, source, target, **options)
 
     def estimate(self, source: Any, **options: Any) -> Estimate:
-        """What a file of calls will take: requests, tokens, time, cost, by the same core in virtual time. Sends nothing.
+        """What a file of calls will take: requests, tokens, time, cost; by the same core in virtual time, nothing sent.
 
         Args:
             source: as for `batch`.

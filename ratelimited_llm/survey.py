@@ -14,7 +14,8 @@ from .core.outlook import Flow, Outlook
 from .status import ErrorStatus, LimitStatus, ModelStatus, PoolStatus, Status
 
 if TYPE_CHECKING:
-    from .ledger import Ledger, PoolBook
+    from .books import PoolBook
+    from .ledger import Ledger
     from .pools import CallPool
 
 __all__ = ["outlook_for", "status_of"]

@@ -70,8 +70,12 @@ def run_batch(
     events: queue.SimpleQueue[Any] = queue.SimpleQueue()
     lines, threaded = _begun(source, how)
     with Files(target, path, errors) as files, client._runtime.progress:
+        client._runtime.progress.lasts()
         _expect(client, source, limit, len(files.past.answered))
-        return Run(calls, events, files, retry_failed).go(Lines(lines, events, threaded), max_time)
+        try:
+            return Run(calls, events, files, retry_failed).go(Lines(lines, events, threaded), max_time)
+        finally:
+            client._runtime.progress.hush()  # the result says how it ended
 
 
 def check_batch(

@@ -137,7 +137,7 @@ def _summary(result: BatchResult) -> str:
     if result.failed:
         parts.append(f"{result.failed:,} failed")
     if result.bad:
-        parts.append(f"{result.bad:,} bad lines")
+        parts.append(f"{result.bad:,} bad line{'s' if result.bad > 1 else ''}")
     if (result.failed or result.bad) and result.errors_path is not None:
         parts[-1] += f" (see {result.errors_path})"
     if result.skipped:

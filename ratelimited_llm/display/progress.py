@@ -187,6 +187,12 @@ class Progress:
                 else:
                     put(self._stream, f"{summary(status)}\n")
 
+    def hush(self) -> None:
+        """Say nothing more about the calls so far: somebody else tells how they ended."""
+        self._told = False
+        self._text = ""
+        self._wake.set()
+
     def close(self) -> None:
         """Finish, and end the thread; another wait would begin anew. Never raises; may be called again."""
         self._summarize()
