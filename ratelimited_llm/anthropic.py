@@ -5,7 +5,7 @@ from ratelimited_llm.anthropic import Anthropic        # was: from anthropic imp
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 try:
     import anthropic as _anthropic
@@ -16,17 +16,18 @@ except ImportError as error:
 from .client import QueuedClient
 from .mirror import mirror
 
-if TYPE_CHECKING:
-    from anthropic import *  # noqa: F403
 
-
-class Anthropic(QueuedClient, _anthropic.Anthropic):  # type: ignore[no-redef,type-arg]
+class Anthropic(QueuedClient[Any], _anthropic.Anthropic):
     """`anthropic.Anthropic`, queued; takes the SDK's arguments and those of `ratelimited_llm.OpenAI`."""
 
     _provider_name = "anthropic"
     _endpoints = ("/v1/messages", "/v1/complete")
 
 
-Client = Anthropic  # type: ignore[misc]
+Client = Anthropic
 
 mirror(__name__, _anthropic)
+
+if TYPE_CHECKING:
+    # After our own class: a type checker keeps what it saw first.
+    from anthropic import *  # type: ignore[assignment]  # noqa: F403

@@ -11,7 +11,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .attempt import connection_error, current_attempt
 from .calls import QueuedCall
@@ -33,6 +33,7 @@ _HOPELESS = (Kind.EXHAUSTED, Kind.TOO_LARGE)  # the SDKs retry these; waiting ch
 
 
 SDKClient = TypeVar("SDKClient")
+Door = TypeVar("Door", bound="QueuedClient[Any]")
 
 
 class QueuedClient(Conveniences[SDKClient]):
@@ -50,6 +51,15 @@ class QueuedClient(Conveniences[SDKClient]):
     _sdk: ClassVar[Any]
     _base: ClassVar[Any]
 
+    if TYPE_CHECKING:  # made by `__init_subclass__`, out of the SDK's
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+        def with_options(self: Door, **changes: Any) -> Door:
+            """A copy with other options, the SDK's or ours for calls (priority, tenant, deadline...); one queue."""
+
+        copy = with_options
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if not _is_door(cls):
@@ -57,7 +67,7 @@ class QueuedClient(Conveniences[SDKClient]):
         base = cls._base = next(each for each in cls.__mro__ if each.__module__.partition(".")[0] != __package__)
         cls._sdk = sys.modules[base.__module__.partition(".")[0]]
         cls.__init__ = _initializer(base)  # type: ignore[method-assign]
-        cls.copy = cls.with_options = _copier(base)  # type: ignore[attr-defined]
+        cls.copy = cls.with_options = _copier(base)  # type: ignore[method-assign]
 
     # -- the seam -----------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from ratelimited_llm.groq import Groq, RateLimitError        # was: from groq im
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 try:
     import groq as _groq
@@ -15,17 +15,18 @@ except ImportError as error:
 from .client import QueuedClient
 from .mirror import mirror
 
-if TYPE_CHECKING:
-    from groq import *  # noqa: F403
 
-
-class Groq(QueuedClient, _groq.Groq):  # type: ignore[no-redef,type-arg]
+class Groq(QueuedClient[Any], _groq.Groq):
     """`groq.Groq`, queued; takes the SDK's arguments and those of `ratelimited_llm.OpenAI`."""
 
     _provider_name = "groq"
     _endpoints = ("/chat/completions", "/embeddings", "/audio/speech", "/audio/transcriptions", "/audio/translations")
 
 
-Client = Groq  # type: ignore[misc]
+Client = Groq
 
 mirror(__name__, _groq)
+
+if TYPE_CHECKING:
+    # After our own class: a type checker keeps what it saw first.
+    from groq import *  # type: ignore[assignment]  # noqa: F403

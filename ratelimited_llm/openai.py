@@ -15,9 +15,6 @@ from openai import _legacy_response, _module_client, _response  # noqa: F401 - t
 from .client import QueuedClient
 from .mirror import mirror
 
-if TYPE_CHECKING:
-    from openai import *  # noqa: F403
-
 _ENDPOINTS = (
     "/chat/completions",
     "/completions",
@@ -33,7 +30,7 @@ _ENDPOINTS = (
 )
 
 
-class OpenAI(QueuedClient, _openai.OpenAI):  # type: ignore[no-redef,type-arg]
+class OpenAI(QueuedClient[Any], _openai.OpenAI):
     """`openai.OpenAI`, queued: each call that spends rate limit returns at once a future that is also its response.
 
     Takes the SDK's arguments, and of its own, all optional:
@@ -58,18 +55,18 @@ class OpenAI(QueuedClient, _openai.OpenAI):  # type: ignore[no-redef,type-arg]
     _endpoints = _ENDPOINTS
 
 
-class AzureOpenAI(QueuedClient, _openai.AzureOpenAI):  # type: ignore[type-arg]
+class AzureOpenAI(QueuedClient[Any], _openai.AzureOpenAI):
     """`openai.AzureOpenAI`, queued; see `OpenAI`."""
 
     _provider_name = "azure"
     _endpoints = _ENDPOINTS
 
 
-Client = OpenAI  # type: ignore[misc]
+Client = OpenAI
 
 
 # These two are OpenAI and AzureOpenAI of this module, as the SDK's are of the SDK's.
-class _ModuleClient(OpenAI, _openai._ModuleClient):  # type: ignore[misc]
+class _ModuleClient(OpenAI, _openai._ModuleClient):
     """The client behind `openai.chat.completions.create(...)`; reads the SDK module's settings as they are."""
 
     _provider_name = "openai"
@@ -114,3 +111,7 @@ mirror(
         and type(vars(_module_client)[name]).__name__.endswith("Proxy")
     },
 )
+
+if TYPE_CHECKING:
+    # After our own classes: a type checker keeps what it saw first.
+    from openai import *  # type: ignore[assignment]  # noqa: F403

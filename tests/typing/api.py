@@ -50,3 +50,18 @@ def values_are_typed() -> Run:
 
 def azure_too(client: AzureOpenAI) -> None:
     client.close()
+
+
+def a_door_takes_the_sdks_arguments_and_ours() -> OpenAI:
+    client = OpenAI(api_key="k", rpm=500, journal="run.db", max_cost=5.0, prices={"m": (0.15, 0.6)}, progress=False)
+    hurried: OpenAI = client.with_options(priority="high", timeout=5.0)
+    with hurried as same:
+        eta: float | None = same.status().eta
+        texts: list[str] = same.gather([same], lambda answer: str(answer), on_error="none")
+        dropped: int = same.cancel() if eta is None else len(texts)
+    return hurried if dropped else client
+
+
+def a_future_says_how_it_fares(client: OpenAI) -> str | None:
+    answer = client.chat.completions.create(model="m", messages=[{"role": "user", "content": "?"}])
+    return as_future(answer).ratelimit.held_by
