@@ -46,9 +46,21 @@ class OpenAI(QueuedClient[Any], _openai.OpenAI):
         ageing: seconds of waiting that improve a call's priority by one number; None for strict priority.
         weights: shares of the tenants that are not 1.0.
         estimator: a function of the request body that answers its prompt tokens; None to estimate and learn.
+        journal: path of the file that makes a run resumable (or a `Journal`); None for the one that
+            `RATELIMITED_LLM_JOURNAL` names, if it does.
+        journal_max_age: seconds after which an answer in it no longer counts; None for never.
+        journal_store: "all" keeps requests too, "responses" only the answers.
+        prices: US dollars per million tokens by model, {"gpt-4.1-mini": (0.40, 1.60)}; what is not there is looked up
+            in genai-prices, if it is installed (the extra "cost").
+        max_cost: US dollars that the calls of this client may cost; see `Spending` for what is promised. Calls that
+            could pass it end with CostLimitReached.
+        progress: "auto", "bar", "plain", "log", "notebook", or False for none: what is shown while the script waits.
+        on_interrupt: what Ctrl-C does to the queue: "cancel", "keep", or None for what is usual (a script cancels it, a
+            notebook keeps it).
 
     Raises:
         ValueError, TypeError: at once, for a limit or option that makes no sense.
+        JournalError: the file is no journal, or cannot be made.
     """
 
     _provider_name = "openai"
