@@ -18,8 +18,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AzureOpenAI": "openai",
     "Anthropic": "anthropic",
+    "AsyncAnthropic": "anthropic",
+    "AsyncAzureOpenAI": "openai",
+    "AsyncGroq": "groq",
+    "AsyncOpenAI": "openai",
+    "AsyncRateLimitedWorker": "aio",
+    "AzureOpenAI": "openai",
     "BudgetExceeded": "exceptions",
     "CostLimitReached": "exceptions",
     "Groq": "groq",
@@ -42,6 +47,11 @@ _MODULES = ("anthropic", "groq", "openai", "simulator", "testing")
 
 __all__ = [
     "Anthropic",
+    "AsyncAnthropic",
+    "AsyncAzureOpenAI",
+    "AsyncGroq",
+    "AsyncOpenAI",
+    "AsyncRateLimitedWorker",
     "AzureOpenAI",
     "BudgetExceeded",
     "CostLimitReached",
@@ -63,7 +73,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from .anthropic import Anthropic
+    from .aio import AsyncRateLimitedWorker
+    from .anthropic import Anthropic, AsyncAnthropic
     from .core.limits import RateLimits
     from .core.request import Priority
     from .exceptions import (
@@ -77,8 +88,8 @@ if TYPE_CHECKING:
     )
     from .executor import RateLimitedExecutor, report_usage
     from .future import ResponseFuture, as_future
-    from .groq import Groq
-    from .openai import AzureOpenAI, OpenAI
+    from .groq import AsyncGroq, Groq
+    from .openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
     from .stores.journal import Journal
     from .worker import RateLimitedWorker
 

@@ -1,5 +1,12 @@
-"""`python -m ratelimited_llm`: the command line."""
+"""`python -m ratelimited_llm`: a script to run with its SDKs paced (see `runner`), or a command of the command line."""
 
-from .cli import main
+import sys
 
-raise SystemExit(main())
+from .runner import read_arguments, run
+
+script = read_arguments(sys.argv[1:])
+if script is None:
+    from .cli import main
+
+    raise SystemExit(main())
+run(script)

@@ -13,6 +13,7 @@ except ImportError as error:
     needed = 'the Anthropic door needs the anthropic package: pip install "ratelimited-llm[anthropic]"'
     raise ImportError(needed) from error
 
+from .async_client import AsyncQueuedClient
 from .client import QueuedClient
 from .mirror import mirror
 
@@ -24,7 +25,15 @@ class Anthropic(QueuedClient[Any], _anthropic.Anthropic):
     _endpoints = ("/v1/messages", "/v1/complete")
 
 
+class AsyncAnthropic(AsyncQueuedClient[Any], _anthropic.AsyncAnthropic):
+    """`anthropic.AsyncAnthropic`, queued: `await` waits for the call's turn, then for its answer."""
+
+    _provider_name = "anthropic"
+    _endpoints = Anthropic._endpoints
+
+
 Client = Anthropic
+AsyncClient = AsyncAnthropic
 
 mirror(__name__, _anthropic)
 

@@ -10,9 +10,9 @@ the attempts already made counted in.
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
@@ -23,15 +23,15 @@ from .providers import Dialect
 
 __all__ = ["Attempt", "current_attempt"]
 
-_current = threading.local()
+_current: ContextVar[Attempt | None] = ContextVar("ratelimited_llm_attempt", default=None)
 # How often the SDK may be entered again is its own decision; ours are the pauses and the patience with refusals.
 POLICY = RetryPolicy(max_retries=1_000_000)
 FINAL = RetryPolicy(max_retries=0, max_refusals=0)
 
 
 def current_attempt() -> Attempt | None:
-    """The attempt that this thread is making, if it is making one."""
-    return getattr(_current, "attempt", None)
+    """The attempt that this thread, or this task, is making, if it is making one."""
+    return _current.get()
 
 
 class Attempt:
@@ -42,7 +42,7 @@ class Attempt:
         made: attempts of this call that failed before.
         refusals: how often a limit refused it before.
         rest: waits for another turn in the middle of the SDK's loop, which then goes on as if it had slept; None to
-            leave the loop instead.
+            leave the loop instead. A coroutine function for `sleep_async`.
     """
 
     __slots__ = (
@@ -50,7 +50,7 @@ class Attempt:
     )  # fmt: skip
 
     def __init__(
-        self, dialect: Dialect, made: int = 0, refusals: int = 0, rest: Callable[[AttemptFailed], None] | None = None
+        self, dialect: Dialect, made: int = 0, refusals: int = 0, rest: Callable[[AttemptFailed], Any] | None = None
     ) -> None:
         self.dialect = dialect
         self.made = made
@@ -63,12 +63,12 @@ class Attempt:
         self.accepted: Any = None  # the answer that the SDK accepts
 
     def __enter__(self) -> Attempt:
-        self._outer: Attempt | None = current_attempt()
-        _current.attempt = self
+        self._outer = _current.get()
+        _current.set(self)
         return self
 
     def __exit__(self, *error: object) -> None:
-        _current.attempt = self._outer
+        _current.set(self._outer)
 
     # -- what the hooks see -------------------------------------------------------------------------------------------
 
@@ -100,15 +100,29 @@ class Attempt:
         Raises:
             AttemptFailed: to leave the SDK's loop; it is entered again when the call's turn has come.
         """
-        failure = self.again(error)
-        if self.rest is None or failure.feedback.outcome.kind is Kind.LIMITED:
-            raise failure  # the SDK's loop would count a refusal as an attempt
+        rest, failure = self._resting(error)
         try:
-            self.rest(failure)
+            rest(failure)
         except BaseException:
             self.given_up = True
             raise
+
+    async def sleep_async(self, error: BaseException) -> None:
+        """The same in a task."""
+        rest, failure = self._resting(error)
+        try:
+            await rest(failure)
+        except BaseException:
+            self.given_up = True
+            raise
+
+    def _resting(self, error: BaseException) -> tuple[Callable[[AttemptFailed], Any], AttemptFailed]:
+        """How to rest, and with what; a fresh pass through the SDK's loop begins after it."""
+        failure = self.again(error)
+        if self.rest is None or failure.feedback.outcome.kind is Kind.LIMITED:
+            raise failure  # the SDK's loop would count a refusal as an attempt
         self.outcome, self.readings, self.response = None, (), None
+        return self.rest, failure
 
     def again(self, error: BaseException) -> AttemptFailed:
         """What to leave the SDK's loop with where it would sleep and try again."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextvars
+from collections.abc import Callable
+from concurrent.futures import InvalidStateError
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +13,7 @@ from .core.request import Lane
 from .display.words import span
 from .future import ResponseFuture
 from .jobs import Answer, FutureJob, NotNeeded
-from .light_future import LightFuture, Watch, begin, pass_on
+from .light_future import LightFuture, Watch, begin, pass_on, pause
 from .status import Ratelimit
 
 if TYPE_CHECKING:
@@ -42,7 +45,7 @@ class CallJob(FutureJob):
         return self.call.runtime.on_interrupt
 
     def hindered(self) -> bool:
-        return self.call.runtime.ledger.too_dear(self.call, self.cost)
+        return self.call.runtime.ledger.too_dear(self.call, self.cost, self.worker.look_again)
 
     def reserved(self) -> None:
         self.call.runtime.ledger.sent(self.call, self.cost)
@@ -53,8 +56,11 @@ class CallJob(FutureJob):
     def not_needed(self, found: NotNeeded) -> None:
         future, self.future = self.future, None
         call = self.call
-        call.runtime.ledger.unsent(call)
-        if future is not None:
+        if future is None:
+            return
+        if found.answer is None:
+            _queue(call, future, self.context, _follow)
+        else:
             _take_over(call, future, self.context, found.answer)
 
     def _resolve(self, future: LightFuture[Any], answer: Answer) -> None:
@@ -82,7 +88,7 @@ def make_job(call: QueuedCall, context: contextvars.Context) -> CallJob:
     return job
 
 
-def launch(call: QueuedCall, job: CallJob, future: ResponseFuture[Any], *, nested: bool = False) -> None:
+def launch(call: QueuedCall, job: CallJob, future: LightFuture[Any], *, nested: bool = False) -> None:
     """Have the call answered: by the journal, by another call that is at the same, or by the provider.
 
     Raises:
@@ -95,7 +101,7 @@ def launch(call: QueuedCall, job: CallJob, future: ResponseFuture[Any], *, neste
             _take_over(call, future, job.context, found)
             return
         if not entry.enlist():
-            entry.follow(partial(_followed, call, future, job.context))
+            _follow(call, job, future)
             return
     job.future = future
     job.prepare()
@@ -107,14 +113,38 @@ def launch(call: QueuedCall, job: CallJob, future: ResponseFuture[Any], *, neste
         raise
 
 
-def _take_over(
-    call: QueuedCall, future: LightFuture[Any], context: contextvars.Context, found: Recorded | None
-) -> None:
-    """End the future with an answer out of the journal; without one, wait for whoever is at it."""
-    if found is None:
-        assert call.entry is not None
-        call.entry.follow(partial(_followed, call, future, context))
-        return
+def _follow(call: QueuedCall, job: CallJob, future: LightFuture[Any]) -> None:
+    """Wait for whoever works for the same answer: as part of the queue, but never sent.
+
+    Raises:
+        WorkerStopped: it was not accepted.
+    """
+    assert call.entry is not None
+    job.future = future
+    pause(future)
+    job.prepare()
+    job.worker.follow(job)
+    call.entry.follow(partial(_followed, call, job, future))
+
+
+def _followed(call: QueuedCall, job: CallJob, future: LightFuture[Any], found: Recorded | None) -> None:
+    """Who was at it is done; on the journal's or a sending thread, which has other things to do."""
+    job.worker.engine.senders.run(partial(_go_on, call, job, future, found))
+
+
+def _go_on(call: QueuedCall, job: CallJob, future: LightFuture[Any], found: Recorded | None) -> None:
+    """End it with the answer; or nobody is at it any more, and there is none: it is this call's turn."""
+    try:
+        if found is not None:
+            _take_over(call, future, job.context, found)
+        elif not future.done():
+            _queue(call, future, job.context, partial(launch, nested=True))
+    finally:
+        job.worker.cancel(job)  # only now: without one or the other nothing would be pending
+
+
+def _take_over(call: QueuedCall, future: LightFuture[Any], context: contextvars.Context, found: Recorded) -> None:
+    """End the future with an answer out of the journal."""
     if not begin(future):
         return
     try:
@@ -125,26 +155,18 @@ def _take_over(
         return
     _tell(future, call, "done", replayed=True)
     call.runtime.ledger.replayed(call)
-    future.set_result(value)
+    with suppress(InvalidStateError):  # its time was over just now
+        future.set_result(value)
 
 
-def _followed(call: QueuedCall, future: LightFuture[Any], context: contextvars.Context, found: Recorded | None) -> None:
-    """Who was at it is done; on the journal's or a sending thread, which has other things to do."""
-    if found is None:
-        work = partial(_relaunch, call, future, context)
-    else:
-        work = partial(_take_over, call, future, context, found)
-    call.runtime.worker.engine.senders.run(work)
-
-
-def _relaunch(call: QueuedCall, future: LightFuture[Any], context: contextvars.Context) -> None:
-    """Nobody is at it any more, and there is no answer: it is this call's turn."""
-    if future.done():
-        return
+def _queue(
+    call: QueuedCall, future: LightFuture[Any], context: contextvars.Context, how: Callable[[Any, Any, Any], None]
+) -> None:
+    """Make another job of the call, which answers the future from now on."""
     job = make_job(call, context)
     pass_on(future, job)
     try:
-        launch(call, job, future, nested=True)  # type: ignore[arg-type]
+        how(call, job, future)
     except Exception as error:
         job.future = future
         job.give_up(error)
@@ -154,7 +176,7 @@ def _send_after_all(call: QueuedCall, future: LightFuture[Any], context: context
     if call.entry is not None:
         call.entry.release()
         call.entry = None
-    _relaunch(call, future, context)
+    _queue(call, future, context, partial(launch, nested=True))
 
 
 def _tell(future: LightFuture[Any], call: QueuedCall, state: str, *, replayed: bool = False) -> None:

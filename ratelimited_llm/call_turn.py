@@ -1,62 +1,88 @@
-"""A client's call whose caller waits for its turn, and sends it in its own thread."""
+"""A client's call whose caller waits for its turn and sends it itself: a thread in its own, or a task on its loop."""
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .jobs import SENDING, AttemptFailed, NotNeeded, TurnJob, in_call
-from .room import sleep_at
+from .jobs import AttemptFailed, NotNeeded, TurnJob
+from .waits import Others, Quick, Sent, Steps, Turn
 
 if TYPE_CHECKING:
     from .calls import QueuedCall
     from .journaled import Entry
     from .stores.journal import Recorded
 
-__all__ = ["CallTurn", "take_turn"]
+__all__ = ["CallTurn", "OwnTurn", "take_turn"]
 
 
-class CallTurn(TurnJob):
-    """A call whose caller waits."""
+class OwnTurn:
+    """What a job of a call has in common with others whose callers wait; goes before a kind of job."""
 
-    __slots__ = ("call",)
+    __slots__ = ()
 
     call: QueuedCall
+    cost: Any
+    lane: Any
+    worker: Any
+
+    @property
+    def nested(self) -> bool:
+        """Whether it is made from inside another call."""
+        return self.lane is None
 
     @property
     def on_interrupt(self) -> str | None:
         return self.call.runtime.on_interrupt
 
     def hindered(self) -> bool:
-        return self.call.runtime.ledger.too_dear(self.call, self.cost)
+        again = None if self.nested else self.worker.look_again  # a call in flight waits for a nested one
+        return self.call.runtime.ledger.too_dear(self.call, self.cost, again)
 
     def reserved(self) -> None:
         self.call.runtime.ledger.sent(self.call, self.cost)
 
 
-def take_turn(call: QueuedCall) -> Any:
-    """Have the call answered, in this thread when it has to be sent, and return the SDK's plain object."""
+class CallTurn(OwnTurn, TurnJob):
+    """A call whose caller is a thread."""
+
+    __slots__ = ("call",)
+
+    def again(self, failure: AttemptFailed) -> None:
+        """Give the place back after a failed attempt, and wait for another."""
+        self.call.came_back(failure)
+        self.worker.failed(self, failure.feedback, failure.policy, failure.error)
+        self.wait()
+
+
+def take_turn(call: QueuedCall, make: Callable[..., Any], *, nested: bool) -> Steps[Any]:
+    """Have the call answered, here when it has to be sent; the steps return the SDK's plain object.
+
+    Args:
+        call: its `send` answers in the way of whoever drives the steps.
+        make: a job of the kind that its caller can wait for.
+        nested: it is made from inside another call.
+    """
     runtime, entry = call.runtime, call.entry
     ledger = runtime.ledger
     call.number, options = runtime.worker.next_sequence(), call.job_options()
     ledger.submitted(call, call.estimated)
     try:
         while True:
-            found = None if entry is None else _find(entry)
+            found = None if entry is None else (yield from _find(entry, options))
             if found is None:
                 try:
-                    return _send_here(call, options)
+                    return (yield from _send_here(call, make, options, nested))
                 except NotNeeded as other:
-                    ledger.unsent(call)
                     found = other.answer
                     if found is None:
-                        if entry is not None:
-                            _wait_for_others(entry)
+                        assert entry is not None
+                        yield _others(entry, options)
                         continue
             try:
-                value = call.replayed(found)
+                value = yield Sent(partial(call.replayed, found))
             except Exception as error:
                 call.unreadable(error)
                 call.entry = entry = None
@@ -73,41 +99,43 @@ def take_turn(call: QueuedCall) -> Any:
         raise
 
 
-def _find(entry: Entry) -> Recorded | None:
+def _find(entry: Entry, options: dict[str, Any]) -> Steps[Recorded | None]:
     """The answer in the journal, however long somebody else still takes for it; None when it is this call's turn."""
     while True:
         found = entry.find()
         if found is not None or entry.enlist():
             return found
-        _wait_for_others(entry)
+        yield _others(entry, options)
 
 
-def _wait_for_others(entry: Entry) -> None:
-    gate = threading.Lock()
-    gate.acquire()
-    entry.follow(lambda found: gate.release())
-    sleep_at(gate)
+def _others(entry: Entry, options: dict[str, Any]) -> Others:
+    return Others(entry, options["expires_at"], options["submitted_at"])
 
 
-def _send_here(call: QueuedCall, options: dict[str, Any]) -> Any:
+def _send_here(call: QueuedCall, make: Callable[..., Any], options: dict[str, Any], nested: bool) -> Steps[Any]:
     """Wait for turns until it is answered.
 
     Raises:
         NotNeeded: somebody else is at it, or has its answer.
     """
-    worker, nested = call.runtime.worker, in_call()
-    job = CallTurn(worker, worker.next_sequence(), call.pool, call.estimated, **options)
+    worker = call.runtime.worker
+    job = make(worker, worker.next_sequence(), call.pool, call.estimated, **options)
     job.call = call
     if not nested:
         job.lane = call.runtime.lane
-    worker.submit(job, nested=nested)
+    if worker.bounded and not nested:
+        yield Quick(partial(worker.submit, job))  # it may have to wait for room
+    else:
+        worker.submit(job, nested=nested)
+    rest = None if call.deadline_at is not None else job.again
     while True:
-        job.wait()
+        yield Turn(job)
         try:
-            with SENDING:
-                answer = call.attempt(job, None if call.deadline_at is not None else partial(_next_turn, job))
+            answer = yield from call.attempt_steps(job, rest)
         except AttemptFailed as failure:
             worker.failed(job, failure.feedback, failure.policy, failure.error)
+            if not isinstance(failure.error, Exception):
+                raise failure.error from None  # the caller is torn away, and its turn will not be waited for
             del failure
             continue
         except NotNeeded:
@@ -118,10 +146,3 @@ def _send_here(call: QueuedCall, options: dict[str, Any]) -> Any:
         else:
             worker.answered(job, answer.feedback)
         return answer.value
-
-
-def _next_turn(job: CallTurn, failure: AttemptFailed) -> None:
-    """Give the place back after a failed attempt, and wait for another."""
-    job.call.came_back(failure)
-    job.worker.failed(job, failure.feedback, failure.policy, failure.error)
-    job.wait()

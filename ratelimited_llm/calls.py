@@ -6,23 +6,25 @@ import contextvars
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .attempt import Attempt
+from .attempt import Attempt, current_attempt
 from .books import Noted
 from .call_job import OWNER, launch, make_job
-from .call_turn import take_turn
+from .call_turn import CallTurn, take_turn
 from .core.estimate import body_of, prompt_bytes
 from .core.feedback import ANSWERED, Feedback, Kind
 from .core.request import Cost, Usage
 from .exceptions import RequestExpired
 from .future import ResponseFuture, submitted_at
-from .jobs import Answer, AttemptFailed, in_call
+from .jobs import Answer, AttemptFailed, NotNeeded, in_call
 from .pools import Account
 from .snapshot import snapshot
 from .spending import most_output
 from .status import Ratelimit
 from .streams import StreamWatch
+from .waits import Quick, Sent, Steps, block, run
 
 if TYPE_CHECKING:
     from .journaled import Entry, Tape
@@ -126,16 +128,15 @@ class QueuedCall(Noted):
     def job_options(self) -> dict[str, Any]:
         """How it is queued, from this moment on."""
         options = self.runtime.options
-        now = self.runtime.worker.clock()
         if not self.submitted_at:
-            self.submitted_at = now
+            self.submitted_at = self.runtime.worker.clock()
         if options.deadline is not None:
             self.deadline_at = self.submitted_at + options.deadline
         wait = options.allowed_wait
         return {
             "priority": options.rank,
             "tenant": options.tenant,
-            "submitted_at": now,
+            "submitted_at": self.submitted_at,
             "expires_at": None if wait is None else self.submitted_at + wait,
         }
 
@@ -184,12 +185,28 @@ class QueuedCall(Noted):
             # Its outer call may hold the only place: it would wait for itself.
             with Attempt(self.account.dialect):
                 return self.send(self.cast_to, self.options, stream=self.stream, stream_cls=self.stream_cls)
-        return take_turn(self)
+        return block(take_turn(self, CallTurn, nested=in_call()))
+
+    async def in_own_task(self) -> Any:
+        """The same for a task, which sends it on its event loop."""
+        self.estimated = self.cost()
+        self.runtime.limits.check(self.estimated)
+        nested = current_attempt() is not None
+        if nested and self.runtime.limits.max_concurrency is not None:
+            with Attempt(self.account.dialect):
+                return await self.send(self.cast_to, self.options, stream=self.stream, stream_cls=self.stream_cls)
+        from .async_turn import AsyncTurn
+
+        return await run(take_turn(self, AsyncTurn, nested=nested))
 
     # -- sending it ---------------------------------------------------------------------------------------------------
 
-    def attempt(self, job: Any, rest: Callable[[AttemptFailed], None] | None = None) -> Answer:
-        """Pass once through the SDK, in this thread.
+    def attempt(self, job: Any) -> Answer:
+        """Pass once through the SDK, in this thread; raises as `attempt_steps`."""
+        return block(self.attempt_steps(job))
+
+    def attempt_steps(self, job: Any, rest: Callable[[AttemptFailed], Any] | None = None) -> Steps[Answer]:
+        """Pass once through the SDK.
 
         Args:
             job: the call as the worker has it.
@@ -199,21 +216,27 @@ class QueuedCall(Noted):
             AttemptFailed: no answer; it says whether there may be another attempt, and the SDK's own error.
             BaseException: while it rested, it was given up with this.
         """
-        if self.entry is not None and self.entry.claim():
-            self.runtime.ledger.perhaps_paid_again()
-        attempt = Attempt(self.account.dialect, job.attempts, job.refusals, rest)
-        options = self._options_for(job)
+        attempt, ledger = Attempt(self.account.dialect, job.attempts, job.refusals, rest), self.runtime.ledger
         try:
+            if self.entry is not None and (yield Quick(self.entry.claim)):
+                ledger.perhaps_paid_again()
+            options = self._options_for(job)
+            send = partial(self.send, self.cast_to, options, stream=self.stream, stream_cls=self.stream_cls)
             with attempt:
-                value = self.send(self.cast_to, options, stream=self.stream, stream_cls=self.stream_cls)
+                value = yield Sent(send)
         except AttemptFailed as failure:
             self.came_back(failure)
+            raise
+        except NotNeeded:
+            ledger.unsent(self)
             raise
         except BaseException as error:
             if attempt.given_up:
                 raise
+            unheard = isinstance(error, self.client._sdk.APIConnectionError)
+            ledger.gave_up(self, perhaps_paid=unheard or attempt.outcome is ANSWERED)
             raise attempt.over(error) from None
-        return self._answer(job, attempt, value)
+        return (yield from self._answer(job, attempt, value))
 
     def came_back(self, failure: AttemptFailed) -> None:
         """An attempt failed, and there may be another."""
@@ -222,7 +245,7 @@ class QueuedCall(Noted):
         if outcome.kind is Kind.LIMITED:
             self.account.news.refused(self.pool.family, outcome)
 
-    def _answer(self, job: Any, attempt: Attempt, value: Any) -> Answer:
+    def _answer(self, job: Any, attempt: Attempt, value: Any) -> Steps[Answer]:
         self.account.news.answered(self.pool.family, attempt.readings)
         ledger, response = self.runtime.ledger, attempt.accepted
         if response is not None and not response.is_closed:
@@ -236,7 +259,8 @@ class QueuedCall(Noted):
         if self.entry is not None and response is not None:
             from .replay import recorded_answer
 
-            self.entry.record(recorded_answer(response, response.content, self.sent_at))
+            answer = recorded_answer(response, response.content, self.sent_at)
+            yield Quick(partial(self.entry.record, answer))
         return Answer(value, Feedback(ANSWERED, attempt.readings, usage))
 
     def _watch(self, job: Any, response: Any, value: Any) -> None:

@@ -1,87 +1,31 @@
-"""QueuedClient: turns an SDK client's `request()` into a place in the queue.
-
-Every call of the SDKs passes `request()`. What spends rate limit becomes a queued call there; the rest passes straight
-through. A door is a class of two bases, `class OpenAI(QueuedClient, openai.OpenAI)`, and nothing else: arguments,
-methods, errors and retries stay the SDK's.
-"""
+"""QueuedClient: a door whose calls threads wait for; each becomes a future at once, or waits in its caller's thread."""
 
 from __future__ import annotations
 
-import functools
-import os
-import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any
 
-from .attempt import connection_error, current_attempt
+from .attempt import current_attempt
 from .calls import QueuedCall
 from .conveniences import Conveniences
-from .core.feedback import Kind
-from .exceptions import WorkerStopped
 from .jobs import in_call
-from .options import PREFIX
 from .plainly import wants_answers
-from .pools import Account, account_for, worker_for
-from .providers import dialect_for
-from .runtime import CALL_NAMES, OWN_NAMES, Runtime
+from .seam import SDKClient, Seam
 from .submitted import helper_frame
-from .transport import widen
 
 __all__ = ["QueuedClient"]
 
-_HOPELESS = (Kind.EXHAUSTED, Kind.TOO_LARGE)  # the SDKs retry these; waiting changes nothing
 
+class QueuedClient(Seam[SDKClient], Conveniences[SDKClient]):
+    """The part of a door that is ours; see the doors for what users get."""
 
-SDKClient = TypeVar("SDKClient")
-Door = TypeVar("Door", bound="QueuedClient[Any]")
-
-
-class QueuedClient(Conveniences[SDKClient]):
-    """The part of a door that is ours; see the doors for what users get.
-
-    Class attributes:
-        _provider_name: what the dialects call it. (`_provider` is a name of openai's own.)
-        _endpoints: path endings of the POSTs that spend rate limit.
-    """
-
-    __slots__ = ()  # see Conveniences
-
-    _provider_name: ClassVar[str]
-    _endpoints: ClassVar[tuple[str, ...]]
-    _sdk: ClassVar[Any]
-    _base: ClassVar[Any]
-
-    if TYPE_CHECKING:  # made by `__init_subclass__`, out of the SDK's
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-
-        def with_options(self: Door, **changes: Any) -> Door:
-            """A copy with other options, the SDK's or ours for calls (priority, tenant, deadline...); one queue."""
-
-        copy = with_options
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if not _is_door(cls):
-            return  # a user's own subclass of a door
-        base = cls._base = next(each for each in cls.__mro__ if each.__module__.partition(".")[0] != __package__)
-        cls._sdk = sys.modules[base.__module__.partition(".")[0]]
-        cls.__init__ = _initializer(base)  # type: ignore[method-assign]
-        cls.copy = cls.with_options = _copier(base)  # type: ignore[method-assign]
-
-    # -- the seam -----------------------------------------------------------------------------------------------------
+    __slots__ = ()  # see Looking
 
     def request(self, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None) -> Any:
         """Queue what spends rate limit, and send the rest as the SDK does."""
         send = super().request  # type: ignore[misc]
-        runtime = self._runtime
-        if _disabled() or not self._spends(options):
+        call = self._queued(send, cast_to, options, stream, stream_cls)
+        if call is None:
             return send(cast_to, options, stream=stream, stream_cls=stream_cls)
-        if self.is_closed():  # type: ignore[attr-defined]
-            raise WorkerStopped("this client is closed: make a new one, or submit before close()")
-        if runtime.worker.closed:
-            runtime.worker = worker_for(runtime.queue)
-        call = QueuedCall(self, send, runtime, self._account(runtime), cast_to, options, stream, stream_cls)
         if self._wants_answer(call):
             return call.in_own_thread()
         return call.as_future()
@@ -93,126 +37,11 @@ class QueuedClient(Conveniences[SDKClient]):
         # The SDK's own helper code was written for answers, and gets answers.
         return helper_frame(self._sdk.__name__, 2)
 
-    def _spends(self, options: Any) -> bool:
-        if options.method.lower() != "post":
-            return False
-        path: str = options.url
-        return path.partition("?")[0].rstrip("/").endswith(self._endpoints)
-
-    def _account(self, runtime: Runtime) -> Account:
-        url, identity = self.base_url, self._identity()  # type: ignore[attr-defined]
-        seen = runtime.account
-        if seen is not None and seen[0] is url and seen[1] == identity:
-            return seen[2]
-        base_url = str(url)
-        dialect = dialect_for(runtime.provider, base_url)
-        account = account_for(runtime.provider, base_url, identity, runtime.limits, dialect)
-        runtime.account = (url, identity, account)
-        return account
-
-    def _identity(self) -> str:
-        """Whose limits: the key and what else tells accounts apart. Only ever used as a digest."""
-        parts = []
-        # A function that makes keys counts instead of them: a fresh key has the limits of the one before.
-        key = "_api_key_provider" if getattr(self, "_api_key_provider", None) else "api_key"
-        for name in (key, "auth_token", "organization", "project"):
-            value = getattr(self, name, None)
-            if value:
-                parts.append(value if isinstance(value, str) else f"{name}-{id(value)}")
-        return "\n".join(parts)
-
-    # -- the SDK's hooks: each is the SDK's own unless this thread is making an attempt -------------------------------
-
-    def _build_request(self, options: Any, *, retries_taken: int = 0, **kwargs: Any) -> Any:
-        attempt = current_attempt()
-        made = retries_taken if attempt is None else retries_taken + attempt.made
-        return super()._build_request(options, retries_taken=made, **kwargs)  # type: ignore[misc]
-
-    def _process_response(self, *, response: Any, retries_taken: int = 0, **kwargs: Any) -> Any:
-        attempt = current_attempt()
-        if attempt is not None:
-            attempt.saw(response)
-            retries_taken += attempt.made
-        return super()._process_response(  # type: ignore[misc]
-            response=response, retries_taken=retries_taken, **kwargs
-        )
-
-    def _should_retry(self, response: Any) -> bool:
-        attempt = current_attempt()
-        if attempt is not None:
-            outcome = attempt.judge(response)
-            if outcome.kind in _HOPELESS:
-                return False
-            if attempt.may_wait(outcome):
-                return True
-        return bool(super()._should_retry(response))  # type: ignore[misc]
-
     def _sleep_for_retry(self, *, retries_taken: int, max_retries: int, options: Any, response: Any) -> None:
         attempt = current_attempt()
         if attempt is None:
             super()._sleep_for_retry(  # type: ignore[misc]
                 retries_taken=retries_taken, max_retries=max_retries, options=options, response=response
             )
-            return
-        if response is None:
-            attempt.outcome = None
-            attempt.sleep(connection_error(self._sdk, lambda: self._build_request(options)))
-            return
-        attempt.judge(response)
-        attempt.sleep(super()._make_status_error_from_response(response))  # type: ignore[misc]
-
-    def _make_status_error_from_response(self, response: Any) -> Any:
-        error = super()._make_status_error_from_response(response)  # type: ignore[misc]
-        attempt = current_attempt()
-        if attempt is not None and attempt.may_wait(attempt.judge(response)):
-            raise attempt.again(error)  # its retries are used up, but waiting for a limit is none
-        return error
-
-
-def _initializer(base: Any) -> Callable[..., None]:
-    @functools.wraps(base.__init__)
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        ours = {name: kwargs.pop(name) for name in list(kwargs) if name in OWN_NAMES}
-        cls = type(self)
-        if _is_door(cls):
-            # The SDKs look at the exact class in their constructors (anthropic finds credentials by it).
-            self.__class__ = base
-        try:
-            base.__init__(self, *args, **kwargs)
-        finally:
-            self.__class__ = cls
-        self._runtime = Runtime(cls._provider_name, ours)
-        self._runtime.lane.width = widen(self._client)
-
-    return __init__
-
-
-def _copier(base: Any) -> Callable[..., Any]:
-    @functools.wraps(base.copy)
-    def copy(self: Any, **kwargs: Any) -> Any:
-        ours = {name: kwargs.pop(name) for name in CALL_NAMES if name in kwargs}
-        stranger = next((name for name in kwargs if name in OWN_NAMES), None)
-        if stranger is not None:
-            name = type(self).__name__
-            raise TypeError(f"{stranger}= belongs to the client, whose copies share one queue: {name}({stranger}=...)")
-        runtime = self._runtime.with_options(ours)
-        if _is_door(type(self)):
-            twin = object.__new__(base)
-            twin.__dict__ = self.__dict__
-            made = base.copy(twin, **kwargs)
-            made.__class__ = type(self)
         else:
-            made = base.copy(self, **kwargs)  # made by the user's own constructor, as the SDK does it
-        made._runtime = runtime
-        return made
-
-    return copy
-
-
-def _is_door(cls: type) -> bool:
-    """Whether a class is a door itself, and no subclass that a user made of one: a door says whose it is."""
-    return "_provider_name" in vars(cls)
-
-
-def _disabled() -> bool:
-    return os.environ.get(PREFIX + "DISABLE", "") not in ("", "0")
+            attempt.sleep(self._failure(attempt, options, response))

@@ -20,21 +20,19 @@ if TYPE_CHECKING:
     from .batch.estimated import Estimate
     from .runtime import Runtime
 
-__all__ = ["Conveniences"]
+__all__ = ["Conveniences", "Looking"]
 
 SDKClient = TypeVar("SDKClient")
 
 
-class Conveniences(Generic[SDKClient]):
-    """The methods that a door adds to its SDK's client. All are thread-safe, and speak of the client and its copies.
+class Looking(Generic[SDKClient]):
+    """What every client can be asked, whether its calls are waited for by threads or by tasks. All is thread-safe.
 
     It is generic, and has no slots, because the SDKs' clients are just so: only then have a door and its SDK class the
     same layout, and an instance can be lent to the SDK as one of its own.
     """
 
     _runtime: Runtime
-
-    # -- looking ------------------------------------------------------------------------------------------------------
 
     def status(self) -> Status:
         """What has become of the calls so far: counts, limits, cost, and when the last one will be answered.
@@ -71,6 +69,16 @@ class Conveniences(Generic[SDKClient]):
 
         show_client(type(self).__name__, self._runtime.status)
 
+    def cancel(self) -> int:
+        """Cancel the calls that still wait in the queue; answers how many. What was sent goes on."""
+        return self._runtime.cancel()
+
+
+class Conveniences(Looking[SDKClient]):
+    """The methods that a door adds to its SDK's client. All are thread-safe, and speak of the client and its copies."""
+
+    __slots__ = ()
+
     # -- waiting ------------------------------------------------------------------------------------------------------
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -100,10 +108,6 @@ class Conveniences(Generic[SDKClient]):
         from .gathering import gather
 
         return gather(futures, fn, on_error=on_error, timeout=timeout)
-
-    def cancel(self) -> int:
-        """Cancel the calls that still wait in the queue; answers how many. What was sent goes on."""
-        return self._runtime.cancel()
 
     # -- many at once -------------------------------------------------------------------------------------------------
 

@@ -85,6 +85,12 @@ class Engine(Steps):
         """Leave a message about a call (handler None: none, just look around). Safe in a finalizer."""
         self.inbox.put((CONTROL, self.sequence(), handler, job, extra), ring=ring)
 
+    def tell(self, handler: Handler, job: Job, extra: Any) -> None:
+        """Leave a message about a call that its own thread or task has made."""
+        self.post(handler, job, extra, ring=not job.drives)
+        if job.drives:
+            self.drive(taking=False)
+
     def accept(self, job: Job, nested: bool) -> bool:
         """Take in a new call; False when no more are accepted.
 
@@ -96,7 +102,19 @@ class Engine(Steps):
         if self.inbox.keeps is None and self._at_once(job):  # else calls wait, and nothing goes before them
             job.dispatch()
             return True
-        if not self.inbox.put_call((job.priority, job.sequence, None, job, nested and job.jumps)):
+        if not self.inbox.put_call((job.priority, job.sequence, None, job, nested and job.jumps), ring=not job.drives):
+            return False
+        if self.thread is None:  # it ended just before
+            self._start_thread()
+        if job.drives:
+            self.drive(taking=False)
+        return True
+
+    def accept_follower(self, job: Job) -> bool:
+        """Take in a call that waits for what is not in this queue; False when no more are accepted."""
+        if self.thread is None:
+            self._start_thread()
+        if not self.inbox.put_call((job.priority, job.sequence, self.on_following, job, None)):
             return False
         if self.thread is None:  # it ended just before
             self._start_thread()
@@ -167,6 +185,28 @@ class Engine(Steps):
         sleep_at(gate)
         return reply[0]
 
+    def hold(self, paused: bool) -> None:
+        """Have nobody sent from now on, or go on; when this returns, it is so."""
+        if self._driver == threading.get_ident():  # a finalizer in the middle of a step
+            self.post(self.on_hold, None, paused)
+            return
+        with self.core:
+            self.machine.scheduler.paused = paused
+        self.inbox.ring()
+
+    def first(self) -> Any:
+        """The call that is next, with everything that was posted so far taken in; None when none waits."""
+        if self.thread is None or self._driver == threading.get_ident():
+            return None
+        gate = threading.Lock()
+        gate.acquire()
+        reply: list[Any] = []
+        self.inbox.put((AFTER_ALL, self.sequence(), self.on_first, None, (reply, gate)))
+        if self.thread is None:  # it ended just before
+            self._start_thread()
+        sleep_at(gate)
+        return reply[0]
+
     def close(self, *, final: bool) -> None:
         """Accept no more calls; with `final`, try none again."""
         self.inbox.close()
@@ -214,7 +254,7 @@ class Engine(Steps):
         self.senders.run_overdue_here()
         return until
 
-    # -- a sending thread ---------------------------------------------------------------------------------------------
+    # -- a sending thread, or an event loop's -------------------------------------------------------------------------
 
     def drive(self, *, taking: bool) -> None:
         """On a sending thread that has ended a call and left a message: act on it, unless somebody is at it.

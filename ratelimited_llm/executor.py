@@ -13,6 +13,7 @@ from . import lifecycle
 from .core.limits import RateLimits
 from .core.request import Cost, Priority
 from .core.retry import RetryPolicy
+from .core.sizes import SizeClasses
 from .function_job import NO_TOKENS, OWNER, FunctionJob, OwnLimits, Terms, report_usage
 from .jobs import in_call
 from .light_future import LightFuture
@@ -37,7 +38,7 @@ class RateLimitedExecutor(Executor):
         max_retries: how often a call is tried again after an exception in `retry_on`; a refusal with status 429 waits
             for the limit and is no attempt.
         retry_on: exception classes that are worth another try; none by default, as in the standard library.
-        max_queue, max_queue_per_tenant, on_full, ageing, weights: see `RateLimitedWorker`.
+        max_queue, max_queue_per_tenant, on_full, ageing, weights, size_classes: see `RateLimitedWorker`.
         priority, tenant, deadline: of calls that do not say otherwise by `with_options`.
         worker: a worker to share; None for one of its own.
         journal: path of a file that keeps results (JSON values) for the next run; needs `key`.
@@ -62,6 +63,7 @@ class RateLimitedExecutor(Executor):
         on_full: str = "block",
         ageing: float | None = None,
         weights: dict[str, float] | None = None,
+        size_classes: SizeClasses | bool | None = None,
         priority: int | str = Priority.NORMAL,
         tenant: str = "",
         deadline: float | None = None,
@@ -77,6 +79,7 @@ class RateLimitedExecutor(Executor):
             on_full=on_full,
             ageing=ageing,
             weights=weights,
+            size_classes=size_classes,
         )
         self._tokens = _checked_tokens(tokens)
         self._memory = None if journal is None and key is None else _memory(journal, key)

@@ -6,13 +6,15 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import InvalidStateError
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from .function_job import FunctionJob
 from .jobs import Answer, NotNeeded
 from .journaled import Entry
-from .light_future import LightFuture, begin, pass_on
+from .light_future import LightFuture, begin, pass_on, pause
 from .stores.journal import Journal, Recorded, call_key, open_journal
 
 __all__ = ["JournaledJob", "Memory", "launch"]
@@ -89,7 +91,7 @@ class JournaledJob(FunctionJob):
         if found.answer is not None:
             _deliver(future, found.answer)
         else:
-            self.entry.follow(partial(_followed, self, future))
+            _queue(self, future, _follow)
 
     def _fail(self, error: BaseException) -> None:
         super()._fail(error)
@@ -109,7 +111,7 @@ def launch(job: JournaledJob, future: LightFuture[Any], *, nested: bool) -> None
     if found is not None:
         _deliver(future, found)
     elif not job.entry.enlist():
-        job.entry.follow(partial(_followed, job, future))
+        _follow(job, future)
     else:
         job.future = future
         try:
@@ -120,21 +122,42 @@ def launch(job: JournaledJob, future: LightFuture[Any], *, nested: bool) -> None
         job.prepare()
 
 
+def _follow(job: JournaledJob, future: LightFuture[Any]) -> None:
+    """Wait for whoever works for the same result: as part of the queue, but never run.
+
+    Raises:
+        WorkerStopped: it was not accepted.
+    """
+    job.future = future
+    pause(future)
+    job.worker.follow(job)
+    job.prepare()
+    job.entry.follow(partial(_followed, job, future))
+
+
 def _followed(job: JournaledJob, future: LightFuture[Any], found: Recorded | None) -> None:
     """Who was at it is done; on the journal's or a sending thread, which has other things to do."""
-    work = partial(_again, job, future) if found is None else partial(_deliver, future, found)
-    job.worker.engine.senders.run(work)
+    job.worker.engine.senders.run(partial(_go_on, job, future, found))
 
 
-def _again(job: JournaledJob, future: LightFuture[Any]) -> None:
-    """Nobody is at it any more, and there is no result: it is this call's turn."""
-    if future.done():
-        return
-    twin = JournaledJob(job.worker, job.terms, job.cost, job.worker.clock(), job.fn, job.args)
+def _go_on(job: JournaledJob, future: LightFuture[Any], found: Recorded | None) -> None:
+    """End it with the result; or nobody is at it any more, and there is none: it is this call's turn."""
+    try:
+        if found is not None:
+            _deliver(future, found)
+        elif not future.done():
+            _queue(job, future, partial(launch, nested=True))
+    finally:
+        job.worker.cancel(job)  # only now: without one or the other nothing would be pending
+
+
+def _queue(job: JournaledJob, future: LightFuture[Any], how: Callable[[Any, Any], None]) -> None:
+    """Make another job of the call, which answers the future from now on."""
+    twin = JournaledJob(job.worker, job.terms, job.cost, job.submitted_at, job.fn, job.args)
     twin.entry, twin.memory = job.entry, job.memory
     pass_on(future, twin)
     try:
-        launch(twin, future, nested=True)
+        how(twin, future)
     except Exception as error:
         twin.future = future
         twin.give_up(error)
@@ -142,7 +165,8 @@ def _again(job: JournaledJob, future: LightFuture[Any]) -> None:
 
 def _deliver(future: LightFuture[Any], found: Recorded) -> None:
     if begin(future):
-        future.set_result(json.loads(found.body))
+        with suppress(InvalidStateError):  # its time was over just now
+            future.set_result(json.loads(found.body))
 
 
 def _stored(value: Any) -> bytes | None:

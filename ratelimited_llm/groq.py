@@ -12,6 +12,7 @@ try:
 except ImportError as error:
     raise ImportError('the Groq door needs the groq package: pip install "ratelimited-llm[groq]"') from error
 
+from .async_client import AsyncQueuedClient
 from .client import QueuedClient
 from .mirror import mirror
 
@@ -23,7 +24,15 @@ class Groq(QueuedClient[Any], _groq.Groq):
     _endpoints = ("/chat/completions", "/embeddings", "/audio/speech", "/audio/transcriptions", "/audio/translations")
 
 
+class AsyncGroq(AsyncQueuedClient[Any], _groq.AsyncGroq):
+    """`groq.AsyncGroq`, queued: `await` waits for the call's turn, then for its answer."""
+
+    _provider_name = "groq"
+    _endpoints = Groq._endpoints
+
+
 Client = Groq
+AsyncClient = AsyncGroq
 
 mirror(__name__, _groq)
 

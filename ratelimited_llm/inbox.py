@@ -55,13 +55,14 @@ class Inbox(queue.PriorityQueue[Message]):
         if ring:
             self.ring()
 
-    def put_call(self, item: Message) -> bool:
-        """Leave a new call; False, and it is not accepted, when the inbox is closed."""
+    def put_call(self, item: Message, *, ring: bool = True) -> bool:
+        """Leave a new call, `ring` as for `put`; False, and it is not accepted, when the inbox is closed."""
         with self._step:
             if self.closed:
                 return False
             heapq.heappush(self.queue, item)
-        self.ring()
+        if ring:
+            self.ring()
         return True
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from .jobs import NotNeeded
@@ -119,6 +119,13 @@ class Entry:
             self.journal.release(self.key, self.number, name)
 
 
+class Head(NamedTuple):
+    """What an answer begins with."""
+
+    status_code: int
+    headers: Any
+
+
 class Tape:
     """Records a stream as its bytes pass, and keeps it if it is whole; a cut stream is never kept.
 
@@ -131,11 +138,14 @@ class Tape:
         sent_at: monotonic seconds when it was sent.
     """
 
-    __slots__ = ("_chunks", "_encoded", "_entry", "_events", "_response", "_sent_at", "_tail")
+    __slots__ = ("_chunks", "_encoded", "_entry", "_events", "_head", "_kind", "_sent_at", "_tail")
 
     def __init__(self, entry: Entry, response: Any, sent_at: float) -> None:
         self._entry = entry
-        self._response = response
+        # Not the response itself: whoever is told of its end holds this tape, and could never be told that it is
+        # forgotten.
+        self._head = Head(response.status_code, response.headers)
+        self._kind = type(response)
         self._sent_at = sent_at
         self._chunks: list[bytes] = []
         self._tail = b""
@@ -157,7 +167,7 @@ class Tape:
         if not self._events:
             self._keep()
         elif self._encoded:
-            whole = type(self._response)(200, headers=self._response.headers, content=b"".join(self._chunks)).content
+            whole = self._kind(200, headers=self._head.headers, content=b"".join(self._chunks)).content
             if _is_over(whole + b"\n\n"):
                 self._keep()
         elif _is_over(self._tail + b"\n\n"):
@@ -168,7 +178,7 @@ class Tape:
         self._entry.release()
 
     def _keep(self) -> None:
-        self._entry.record(recorded_answer(self._response, b"".join(self._chunks), self._sent_at, as_sent=True))
+        self._entry.record(recorded_answer(self._head, b"".join(self._chunks), self._sent_at, as_sent=True))
         self._events = False
         self._encoded = True  # nothing more is looked for
 

@@ -66,6 +66,7 @@ class Ledger:
     def _renew(self) -> None:
         self.lock = threading.RLock()
         self._changed = threading.Condition(self.lock)
+        self._again: Callable[[], None] | None = None  # see `too_dear`
 
     # -- the life of a call -------------------------------------------------------------------------------------------
 
@@ -113,21 +114,30 @@ class Ledger:
             self.spending.failed(call.number, again=False)
         return self._leave(call)
 
-    def too_dear(self, call: Noted, cost: Cost) -> bool:
+    def too_dear(self, call: Noted, cost: Cost, again: Callable[[], None] | None) -> bool:
         """Whether it must wait, as the calls in flight may use up what the cap on the cost leaves.
 
+        Args:
+            call: the call.
+            cost: as estimated now.
+            again: called when it is to be asked again, as a call in flight has ended. The worker may have looked
+                before the ledger was told of that end. None for a call that cannot wait, since one in flight waits for
+                it.
+
         Raises:
-            CostLimitReached: nothing is in flight, so that it can never be sent.
+            CostLimitReached: nothing is in flight, so that it can never be sent; or it cannot wait.
         """
         spending = self.spending
         if spending.max_cost is None:
             return False
         quote = self._quote(call, cost)
         with self.lock:
+            self.take_in()
             if spending.may_start(quote):
                 return False
-            if spending.idle:
+            if spending.idle or again is None:
                 raise spending.refusal(quote)
+            self._again = again
             return True
 
     def _quote(self, call: Noted, cost: Cost) -> Quote:
@@ -205,6 +215,14 @@ class Ledger:
             self._enter(call, call.planned)
             self._slice(now).refused += kind is Kind.LIMITED
 
+    def gave_up(self, call: Noted, *, perhaps_paid: bool) -> None:
+        """Its last attempt failed; its end is told by `failed`."""
+        with self.lock:
+            if call.stage == FLYING:
+                self.spending.failed(call.number, again=True, perhaps_paid=perhaps_paid)
+                self._leave(call)
+                self._enter(call, call.planned)
+
     def answered(self, call: Noted, usage: Usage | None) -> None:
         """Its answer is there, in full."""
         now = self.clock()
@@ -249,16 +267,12 @@ class Ledger:
                 self._use(call, usage, self.clock())
 
     def replayed(self, call: Noted) -> None:
-        """The journal had its answer. It was not `submitted`, or is ended by this."""
+        """It has ended: the journal had its answer."""
         with self.lock:
             if self._give_up(call):
+                self.replayed_calls += 1
+                self.spending.replayed()
                 self._drop(call)
-            else:
-                self.submitted_calls += 1
-                if self.since is None:
-                    self.since = call.submitted_at
-            self.replayed_calls += 1
-            self.spending.replayed()
 
     def failed(self, call: Noted, error: BaseException) -> None:
         """It has ended, without an answer."""
@@ -299,6 +313,9 @@ class Ledger:
         else:
             book.flying -= 1
             self.flying -= 1
+            if self._again is not None:
+                again, self._again = self._again, None
+                again()
         call.stage = ENDED
         return True
 

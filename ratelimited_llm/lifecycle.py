@@ -183,6 +183,7 @@ def _drain() -> None:
         died_of_it = _usual() == "cancel" and isinstance(_last_error(), KeyboardInterrupt)
         kernel = hasattr(_shell(), "kernel")
         dropped = sum(crew.stop() for crew in _all_crews()) + (_cancelled_before() if died_of_it else 0)
+        _end_pauses()
         if not dropped and not _pending() and not any(crew.running for crew in _all_crews()):
             return
         if died_of_it:
@@ -195,6 +196,16 @@ def _drain() -> None:
         _struck = not died_of_it
     with suppress(KeyboardInterrupt):
         _drop(dropped, KERNEL_PATIENCE if kernel else _patience(), silent=kernel)
+
+
+def _end_pauses() -> None:
+    """What waits in a queue that its script has paused would be waited for without end: it is cancelled."""
+    paused = [worker for worker in _all() if worker.paused]
+    cancelled = sum(worker.cancel_queued() for worker in paused)
+    for worker in paused:
+        worker.resume()
+    if cancelled:
+        _say(f"{cancelled:,} requests cancelled that waited in a paused queue")
 
 
 def _pending() -> int:

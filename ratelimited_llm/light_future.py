@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from ratelimited_llm.room import sleep_at
 from ratelimited_llm.submitted import add_note_of_submission
 
-__all__ = ["LightFuture", "Owner", "abandon", "begin", "callbacks_later", "pass_on"]
+__all__ = ["LightFuture", "Owner", "abandon", "begin", "callbacks_later", "pass_on", "pause"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -493,6 +493,16 @@ def begin(future: LightFuture[Any]) -> bool:
         True if it is to be sent, for the first time or again.
     """
     return future._atomically(_start) in (PENDING, RUNNING)
+
+
+def pause(future: LightFuture[Any]) -> None:
+    """Mark it as queued again, and so as one that can be cancelled: it was about to be sent, and was not."""
+    future._atomically(_pause)
+
+
+def _pause(future: LightFuture[Any]) -> None:
+    if future._state == RUNNING:
+        _set_state(future, PENDING)
 
 
 def pass_on(future: LightFuture[Any], call: Any) -> None:

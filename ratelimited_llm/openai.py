@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import openai as _openai
 from openai import _legacy_response, _module_client, _response  # noqa: F401 - the raw classes are looked up there
 
+from .async_client import AsyncQueuedClient
 from .client import QueuedClient
 from .mirror import mirror
 
@@ -74,7 +75,22 @@ class AzureOpenAI(QueuedClient[Any], _openai.AzureOpenAI):
     _endpoints = _ENDPOINTS
 
 
+class AsyncOpenAI(AsyncQueuedClient[Any], _openai.AsyncOpenAI):
+    """`openai.AsyncOpenAI`, queued: `await` waits for the call's turn, then for its answer; arguments as `OpenAI`."""
+
+    _provider_name = "openai"
+    _endpoints = _ENDPOINTS
+
+
+class AsyncAzureOpenAI(AsyncQueuedClient[Any], _openai.AsyncAzureOpenAI):
+    """`openai.AsyncAzureOpenAI`, queued; see `AsyncOpenAI`."""
+
+    _provider_name = "azure"
+    _endpoints = _ENDPOINTS
+
+
 Client = OpenAI
+AsyncClient = AsyncOpenAI
 
 
 # These two are OpenAI and AzureOpenAI of this module, as the SDK's are of the SDK's.

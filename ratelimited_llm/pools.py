@@ -17,6 +17,7 @@ from functools import lru_cache
 from .core.estimate import TokenEstimator
 from .core.limiter import Limiter
 from .core.limits import RateLimits
+from .core.sizes import SizeClasses
 from .news import News
 from .providers import Dialect
 from .stores.memory import MemoryBudget
@@ -103,6 +104,7 @@ class QueueSettings:
     on_full: str = "block"
     ageing: float | None = None
     weights: tuple[tuple[str, float], ...] = ()
+    size_classes: SizeClasses | bool | None = None
 
 
 def worker_for(settings: QueueSettings) -> RateLimitedWorker:
@@ -117,6 +119,7 @@ def worker_for(settings: QueueSettings) -> RateLimitedWorker:
                 on_full=settings.on_full,
                 ageing=settings.ageing,
                 weights=dict(settings.weights),
+                size_classes=settings.size_classes,
             )
         return worker
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Callable
 from functools import partial
@@ -31,11 +32,13 @@ class Job(QueuedRequest):
 
     Attributes:
         jumps: whether one that is made from inside another call goes before its equals, since that call waits for it.
+        drives: whether who leaves a message about it takes the next steps too, rather than wake the worker's thread.
     """
 
     __slots__ = ()
 
     jumps = False
+    drives = False
 
     def dispatch(self) -> None:
         """Everything is reserved: get it sent, on another thread than this one."""
@@ -161,6 +164,14 @@ class Steps:
 
     # -- what the messages say ----------------------------------------------------------------------------------------
 
+    def on_following(self, job: Job, extra: None, now: float) -> None:
+        """It rests until it is taken out again, or its time is over."""
+        if job.state is State.NEW:
+            self.machine.scheduler.put_back(job, math.inf)
+
+    def on_look_again(self, job: None, extra: None, now: float) -> None:
+        self.machine.look_again()
+
     def on_cancelled(self, job: Job, extra: None, now: float) -> None:
         if self.machine.cancel(job) and self.room is not None:
             self.room.leave(job)
@@ -213,3 +224,13 @@ class Steps:
         self.lost.update(dropped)
         reply.append(len(dropped))
         self.senders.run(partial(self._end, given_up, gate))
+
+    def on_hold(self, job: None, paused: bool, now: float) -> None:
+        self.machine.scheduler.paused = paused
+
+    def on_first(self, job: None, what: tuple[list[Any], Any], now: float) -> None:
+        reply, gate = what
+        try:
+            reply.append(self.machine.scheduler.peek(now))
+        finally:
+            gate.release()

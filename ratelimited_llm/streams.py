@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -50,13 +50,16 @@ class StreamWatch:
         """Have the chunks of an SDK stream looked at."""
         iterator = getattr(stream, "_iterator", None)
         if iterator is not None:
-            stream._iterator = self._observe(iterator)
+            stream._iterator = (self._observe_async if hasattr(iterator, "__anext__") else self._observe)(iterator)
+
+    def _saw(self, chunk: Any) -> Any:
+        self._usage = self._dialect.stream_usage(chunk, self._usage)
+        return chunk
 
     def _observe(self, chunks: Iterator[Any]) -> Iterator[Any]:
         try:
             for chunk in chunks:
-                self._usage = self._dialect.stream_usage(chunk, self._usage)
-                yield chunk
+                yield self._saw(chunk)
         except GeneratorExit:
             raise
         except BaseException as error:
@@ -65,6 +68,18 @@ class StreamWatch:
         finally:
             if hasattr(chunks, "close"):
                 chunks.close()
+            self.end()
+
+    async def _observe_async(self, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        try:
+            async for chunk in chunks:
+                yield self._saw(chunk)
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self._error = error
+            raise
+        finally:
             self.end()
 
     def end(self) -> None:
@@ -83,6 +98,15 @@ def _reporting(kind: Any) -> Any:
     garbage collector; weakly, and the collector, when it closes the SDK's stream, finds it gone and its socket open.
     """
 
+    members: dict[str, Any] = {"__module__": kind.__module__}
+    if hasattr(kind, "__iter__"):
+        members.update(_of_threads(kind))
+    if hasattr(kind, "__aiter__"):
+        members.update(_of_tasks(kind))
+    return type(kind.__name__, (kind,), members)
+
+
+def _of_threads(kind: Any) -> dict[str, Any]:
     def close(self: Any) -> None:
         try:
             kind.close(self)
@@ -99,4 +123,23 @@ def _reporting(kind: Any) -> Any:
             yield chunk
         tape.is_exhausted()
 
-    return type(kind.__name__, (kind,), {"close": close, "__iter__": __iter__, "__module__": kind.__module__})
+    return {"close": close, "__iter__": __iter__}
+
+
+def _of_tasks(kind: Any) -> dict[str, Any]:
+    async def aclose(self: Any) -> None:
+        try:
+            await kind.aclose(self)
+        finally:
+            self.at_end()
+
+    async def __aiter__(self: Any) -> AsyncIterator[bytes]:
+        tape = self.tape
+        async for chunk in kind.__aiter__(self):
+            if tape is not None:
+                tape.passes(chunk)
+            yield chunk
+        if tape is not None:
+            tape.is_exhausted()
+
+    return {"aclose": aclose, "__aiter__": __aiter__}

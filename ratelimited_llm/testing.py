@@ -191,7 +191,9 @@ class _Simulation:
         self.latency = latency if isinstance(latency, tuple) else (latency, latency)
         self.network = network
         self.random = random.Random(seed)
-        self.machine = Dispatcher(scheduler or Scheduler(), MemoryBudget(), retries=RetryBudget())
+        self.machine = Dispatcher(
+            Scheduler() if scheduler is None else scheduler, MemoryBudget(), retries=RetryBudget()
+        )
         self.policy = policy
         self.bounds = bounds or Bounds()
         self.faults = faults

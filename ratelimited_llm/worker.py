@@ -15,6 +15,7 @@ from .core.limiter import Survey
 from .core.request import Usage
 from .core.retry import RetryBudget, RetryPolicy
 from .core.scheduler import Scheduler
+from .core.sizes import SizeClasses
 from .engine import Engine
 from .exceptions import WorkerStopped
 from .places import Places
@@ -42,6 +43,7 @@ class RateLimitedWorker:
         on_full: what a submit to a full queue does: "block" until there is room, or "raise" QueueFull.
         ageing: seconds of waiting that improve a call's priority by one number; None for strict priority.
         weights: shares of the tenants that are not 1.0.
+        size_classes: turns between small and large calls, see `SizeClasses`; True for the usual ones, None for none.
         clock: monotonic seconds.
 
     Attributes:
@@ -60,6 +62,7 @@ class RateLimitedWorker:
         on_full: str = "block",
         ageing: float | None = None,
         weights: dict[str, float] | None = None,
+        size_classes: SizeClasses | bool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if on_full not in ("block", "raise"):
@@ -72,6 +75,7 @@ class RateLimitedWorker:
         self.number = next(_numbers)
         self._ageing = ageing
         self._weights = dict(weights or {})
+        self._sizes = SizeClasses.read(size_classes)
         self._caps = (max_queue, max_queue_per_tenant)
         self._blocks = on_full == "block"
         self.bounded = self._caps != (None, None)
@@ -80,7 +84,7 @@ class RateLimitedWorker:
         lifecycle.register(self)
 
     def _new_engine(self) -> Engine:
-        scheduler = Scheduler(ageing=self._ageing, weights=self._weights)
+        scheduler = Scheduler(ageing=self._ageing, weights=self._weights, sizes=self._sizes)
         machine = Dispatcher(scheduler, self.budget, retries=RetryBudget())
         room = Room(Bounds(*self._caps), self._blocks) if self.bounded else None
         return Engine(machine, room, self.clock, _sequence, f"ratelimited-llm-worker-{self.number}")
@@ -110,6 +114,18 @@ class RateLimitedWorker:
             engine.forget(job)
             raise
 
+    def follow(self, job: Job) -> None:
+        """Accept a call that waits for another one to end, outside of this queue, and is never sent.
+
+        It counts as queued, and can be cancelled, expire and be inherited by a fork, until `cancel`. No cap refuses it.
+
+        Raises:
+            WorkerStopped: after `shutdown`.
+            RuntimeError: the worker's thread cannot be started.
+        """
+        if not self.engine.accept_follower(job):
+            raise WorkerStopped("this client is closed: make a new one, or submit before close()")
+
     def next_sequence(self) -> int:
         """The number of the next call."""
         return _sequence()
@@ -121,19 +137,22 @@ class RateLimitedWorker:
         engine = self.engine
         engine.post(engine.on_cancelled, job)
 
+    def look_again(self) -> None:
+        """What held calls back beside the limits (`hindered`) has changed."""
+        engine = self.engine
+        engine.post(engine.on_look_again)
+
     def unsent(self, job: Job) -> None:
         """Its caller has left, whatever became of it: it is not sent, or was not, and its budget is given back."""
         self.engine.forget(job)
 
     def answered(self, job: Job, feedback: Feedback) -> None:
         """It was answered in full."""
-        engine = self.engine
-        engine.post(engine.on_answered, job, feedback)
+        self.engine.tell(self.engine.on_answered, job, feedback)
 
     def streaming(self, job: Job, feedback: Feedback) -> None:
         """Its answer has begun and is an open stream, which keeps its place until `stream_ended`."""
-        engine = self.engine
-        engine.post(engine.on_streaming, job, feedback)
+        self.engine.tell(self.engine.on_streaming, job, feedback)
 
     def stream_ended(self, job: Job, usage: Usage | None, trouble: Feedback | None = None) -> None:
         """Its stream was read to the end, closed, collected, or broke off; may be called from a finalizer.
@@ -148,8 +167,26 @@ class RateLimitedWorker:
 
     def failed(self, job: Job, feedback: Feedback, policy: RetryPolicy, error: BaseException) -> None:
         """An attempt failed: it is dispatched again when its time comes, or given up with this error."""
-        engine = self.engine
-        engine.post(engine.on_failed, job, (feedback, policy, error))
+        self.engine.tell(self.engine.on_failed, job, (feedback, policy, error))
+
+    # -- a pause ------------------------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """From now on nothing is sent, until `resume`; what was sent goes on, calls are accepted, deadlines pass."""
+        self.engine.hold(True)
+
+    def resume(self) -> None:
+        """End a pause: what waits goes on at once, as far as the limits allow."""
+        self.engine.hold(False)
+
+    @property
+    def paused(self) -> bool:
+        """Whether it is held by `pause`."""
+        return self.engine.machine.scheduler.paused
+
+    def first(self) -> Any:
+        """The waiting call that is next by its rank, whatever it waits for; None when none waits."""
+        return self.engine.first()
 
     # -- looking at it ------------------------------------------------------------------------------------------------
 
@@ -199,7 +236,7 @@ class RateLimitedWorker:
         return self.engine.cancel_queued(which)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Accept no more calls; as `concurrent.futures.Executor.shutdown`. May be called more than once.
+        """Accept no more calls; as `concurrent.futures.Executor.shutdown`. May be called more than once. Ends a pause.
 
         Args:
             wait: block until the pending calls have ended.
@@ -208,6 +245,8 @@ class RateLimitedWorker:
         self.engine.close(final=cancel_futures)
         if cancel_futures:
             self.engine.cancel_queued(lambda job: True)
+        if self.paused:
+            self.resume()  # what was accepted could never end
         if wait:
             self.engine.wait(None)
 
@@ -216,6 +255,7 @@ class RateLimitedWorker:
     def reset_after_fork(self) -> None:
         """In the child of a fork: the parent's calls are the parent's; start again with nothing."""
         parents, self.engine = self.engine, self._new_engine()
+        self.engine.machine.scheduler.paused = parents.machine.scheduler.paused
         if parents.inbox.closed:
             self.engine.close(final=True)
         self.budget.after_fork()

@@ -24,6 +24,7 @@ MODEL = "gpt-4.1-mini"
 MAX_TOKENS = 120
 THREADS = 32  # what people put there
 PERIOD = 10.0  # seconds of a simulated minute
+LATENCY = (0.2, 0.8)  # seconds of a call, from and to
 RPM, TPM = 60, 15_000  # what the simulated account may do in one
 
 
@@ -111,7 +112,7 @@ def _measured(job: Callable[[list[str], dict[str, Any]], list[bool]], prompts: l
     """Run a job against a fresh provider, so that both find the same full limit."""
     from ..simulator import Simulator
 
-    with Simulator("openai", rpm=RPM, tpm=TPM, period=PERIOD, latency=(0.2, 0.8), seed=1) as provider, _no_proxy():
+    with Simulator("openai", rpm=RPM, tpm=TPM, period=PERIOD, latency=LATENCY, seed=1) as provider, _no_proxy():
         began = time.monotonic()
         answered = job(prompts, {"base_url": provider.base_url, "api_key": "sk-simulated"})
         seconds = time.monotonic() - began

@@ -94,7 +94,8 @@ class Dispatcher:
         Raises:
             Exception: its limits fail; submit it, to have it fail in its turn.
         """
-        if len(self.scheduler) or request.state is not State.NEW or self._reserve(request, now) > 0.0:
+        scheduler = self.scheduler
+        if len(scheduler) or scheduler.paused or request.state is not State.NEW or self._reserve(request, now) > 0.0:
             return False
         request.move(State.SENDING)
         if self.retries is not None:
@@ -172,6 +173,10 @@ class Dispatcher:
         self.scheduler.release(request.pool)
         if request.lane is not None:
             request.lane.carried.discard(request.sequence)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """What held calls back beside the limits has changed: ask them again."""
         if self._narrow:
             for pool in self._narrow:
                 self.scheduler.release(pool)

@@ -69,7 +69,7 @@ class Limiter:
     """The limits of one pool as they stand at the provider.
 
     Args:
-        limits: what is configured; what is None is learned from answers when `learn`.
+        limits: what is configured; what is None is learned from answers when `learn`. Its share is taken of both.
         charge: how tokens are charged: "reserve", "settle", "actual" (see `mirrors`); None to find out.
         smoothing: seconds over which requests are judged, when the provider says less than a minute.
         learn: whether answers may teach limits that were not configured (False: the limits are the caller's own).
@@ -87,7 +87,8 @@ class Limiter:
         learn: bool = True,
         ramp: bool = True,
     ) -> None:
-        self.limits = limits
+        self.limits = limits.spendable()
+        self._given = limits  # with the share, which what answers tell is still to be divided by
         self.charge = charge
         self.smoothing = smoothing
         self.learn = learn
@@ -268,13 +269,14 @@ class Limiter:
         configured = getattr(self.limits, name)
         mirrors = meters.get(name)
         if limit is not None:
+            limit = self._given.part_of(name, limit)
             if self.learn and (mirrors is None or not mirrors.meter.told):
                 mirrors = self._tell(name, limit, flight.sent_at)
             elif mirrors is not None:
                 mirrors.relimit(min(limit, configured) if configured is not None else limit)
         if mirrors is None or not mirrors.meter.told or reading.remaining is None:
             return
-        if configured is not None and limit is not None and limit > configured:
+        if self._given.part < 1.0 or (configured is not None and limit is not None and limit > configured):
             return  # the caller wants to use less than there is: what is left of the whole says nothing about that
         if 0.0 <= reading.remaining < math.inf:
             mirrors.read(reading, flight.cost, flight.sent_at, flight.held.get(name), now)
@@ -311,7 +313,7 @@ class Limiter:
             name = outcome.dimension
             known = name in meters and meters[name].meter.told
             if not known and sane(outcome.limit) and self.learn:
-                self._tell(name, outcome.limit, flight.sent_at)
+                self._tell(name, self._given.part_of(name, outcome.limit), flight.sent_at)
             return name if name in meters else None
         for reading in feedback.readings:
             mirrors = meters.get(reading.dimension)
@@ -334,7 +336,7 @@ class Limiter:
         assert self._meters is not None
         mirrors = self._meters[name]
         if sane(outcome.limit) and not getattr(self.limits, name) and self.learn:
-            mirrors.relimit(outcome.limit)
+            mirrors.relimit(self._given.part_of(name, outcome.limit))
         told = told_wait(outcome, PERIODS[name], mirrors.asked(flight.cost))
         hint = told if told is not None else window_end(feedback.readings, name, now - flight.sent_at)
         mirrors.refused(flight.cost, flight.sent_at, hint, now, fresh=fresh, held=flight.held.get(name))

@@ -17,6 +17,8 @@ DAY = 86_400.0
 # Seconds over which each limit is counted, by its name.
 PERIODS: dict[str, float] = {"rpm": MINUTE, "tpm": MINUTE, "itpm": MINUTE, "otpm": MINUTE, "rpd": DAY, "tpd": DAY}
 
+PARTS = ("share", "safety_margin")
+
 ALIASES = {
     "max_requests_per_minute": "rpm",
     "max_tokens_per_minute": "tpm",
@@ -38,6 +40,11 @@ class RateLimits:
         max_concurrency: calls in flight at once.
         min_interval: seconds from one send to the next.
         burst: requests that may go at once after a pause; None for a whole minute's worth, as providers allow.
+        share: the part of each limit per minute or day that this process may use, above 0 and up to 1.0 (0.4 for 40 %),
+            of those that are configured and of those that are learned alike; None for all of it. The last three are
+            this process's own, and are not divided.
+        safety_margin: the part of that which is kept back, from 0 to below 1.0; None for none. What a guard against
+            refusals needs is kept without it: this is for those who want to stay further away from their limits.
 
     Raises:
         ValueError: for 0, a negative number or NaN, with the name of the limit.
@@ -53,6 +60,8 @@ class RateLimits:
     max_concurrency: int | None = None
     min_interval: float | None = None
     burst: int | None = None
+    share: float | None = None
+    safety_margin: float | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -70,20 +79,38 @@ class RateLimits:
                 given[short] = value
         return cls(**given)
 
+    @property
+    def part(self) -> float:
+        """How much of each limit per minute or day this process may use: the share without the safety margin."""
+        return (self.share or 1.0) * (1.0 - (self.safety_margin or 0.0))
+
+    def part_of(self, name: str, limit: float) -> float:
+        """What this process may use of one whole limit; one request per period at least."""
+        part = round(limit * self.part, 6)  # 500 * 0.4 * 0.9 is 180, and not 180.00000000000003
+        return max(1.0, part) if name in ("rpm", "rpd") else part
+
+    def spendable(self) -> RateLimits:
+        """The limits as this process may use them up: with every part taken, and nothing left to divide."""
+        if self.part == 1.0:
+            return self
+        given = {name: getattr(self, name) for name in PERIODS}
+        parts = {name: self.part_of(name, limit) for name, limit in given.items() if limit is not None}
+        return self.replace(share=None, safety_margin=None, **parts)
+
     def check(self, cost: Cost) -> None:
-        """Refuse a call that alone asks for more than a whole limit.
+        """Refuse a call that alone asks for more than a whole limit, as far as that is ours to use.
 
         Raises:
             BudgetExceeded: with the limit, what was asked for, and what to change.
         """
         for name, asked in (("tpm", cost.reserved), ("tpd", cost.reserved), ("itpm", cost.input_tokens)):
             limit = getattr(self, name)
-            if limit is not None and asked > limit:
-                raise BudgetExceeded(name, limit, asked)
+            if limit is not None and asked > limit * self.part:
+                raise BudgetExceeded(name, limit * self.part, asked)
 
     def __bool__(self) -> bool:
-        """Whether anything is limited."""
-        return any(getattr(self, field.name) is not None for field in fields(self))
+        """Whether anything is limited. A share alone limits nothing yet: nobody knows of what."""
+        return any(getattr(self, f.name) is not None for f in fields(self) if f.name not in PARTS)
 
     def __repr__(self) -> str:
         given = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) is not None)
@@ -97,6 +124,8 @@ def _checked(name: str, value: Any) -> Any:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number or None, not {value!r}")
+    if name in PARTS:
+        return _checked_part(name, value)
     if value == -1:
         return None
     if not math.isfinite(value) or value <= 0:
@@ -104,3 +133,11 @@ def _checked(name: str, value: Any) -> Any:
     if name in ("max_concurrency", "burst") and (value < 1 or value != int(value)):
         raise ValueError(f"{name} must be a whole number from 1 up, not {value!r}")
     return value
+
+
+def _checked_part(name: str, value: float) -> float | None:
+    if name == "share" and not 0.0 < value <= 1.0:
+        raise ValueError(f"share must be above 0 and at most 1.0 (0.4 for 40 % of every limit), not {value!r}")
+    if name == "safety_margin" and not 0.0 <= value < 1.0:
+        raise ValueError(f"safety_margin must be from 0 to below 1.0 (0.1 keeps 10 % back), not {value!r}")
+    return value or None

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from .lines import Lines
 from .request import QueuedRequest, State
+from .sizes import SizeClasses, SizedLines
 
 __all__ = ["Candidate", "Scheduler", "Wait"]
 
@@ -48,7 +49,7 @@ class _Pool:
     __slots__ = ("blocked", "levels", "until")
 
     def __init__(self) -> None:
-        self.levels: dict[int, Lines] = {}
+        self.levels: dict[int, Lines | SizedLines] = {}
         self.blocked: QueuedRequest | None = None  # the best call, which the budget told to wait ...
         self.until = 0.0  # ... until then
 
@@ -83,6 +84,10 @@ class Scheduler:
         ageing: seconds of waiting that improve a call's priority by one number, never past HIGH; None for strict
             priority, in which low calls wait as long as there are better ones.
         weights: shares of the tenants that are not 1.0, by name; twice the weight gets twice the cost served.
+        sizes: classes of calls by their tokens that take turns inside a priority, see `sizes`; None for none.
+
+    Attributes:
+        paused: nobody is next until it is False again; what was sent goes on, and deadlines still pass.
 
     Not thread-safe: one driver owns it.
 
@@ -95,12 +100,16 @@ class Scheduler:
         *,
         ageing: float | None = None,
         weights: Mapping[str, float] | None = None,
+        sizes: SizeClasses | None = None,
     ) -> None:
         for name, value in (("ageing", ageing), *((f"the weight of {who!r}", w) for who, w in (weights or {}).items())):
             if value is not None and not 0.0 < value < math.inf:
                 raise ValueError(f"{name} must be a number above 0, not {value!r}")
         self.ageing = ageing
         self.weights = dict(weights or {})
+        self.sizes = sizes
+        self.paused = False
+        self._new_lines: Callable[[], Lines | SizedLines] = Lines if sizes is None else sizes.lines
         self._pools: dict[Hashable, _Pool] = {}
         self._resting: list[tuple[float, int, QueuedRequest]] = []  # a heap: backing off until then
         self._expiry: list[tuple[float, int, QueuedRequest]] = []  # a heap: not worth sending after that
@@ -131,7 +140,7 @@ class Scheduler:
         self._queued += 1
         lines = pool.levels.get(request.priority)
         if lines is None:
-            lines = pool.levels[request.priority] = Lines()
+            lines = pool.levels[request.priority] = self._new_lines()
         better = lines.insert(request) if first else lines.append(request)
         blocked = pool.blocked
         if blocked is not None and (request.priority, not better) < (blocked.priority, True):
@@ -153,6 +162,8 @@ class Scheduler:
         until = self._wake_resting(now) if self._resting else math.inf
         if self._expiry:
             until = min(until, self._next_expiry())
+        if self.paused:
+            return Wait(until)
         idle = []
         for name, pool in self._pools.items():
             if self.ageing is None and pool.waits(now):
@@ -168,6 +179,11 @@ class Scheduler:
         for name in idle:
             del self._pools[name]
         return Wait(until) if best is None else Candidate(best)
+
+    def peek(self, now: float) -> QueuedRequest | None:
+        """The call that is next by its rank, whether or not it has to wait for budget; None when none waits."""
+        heads = [head for pool in self._pools.values() if (head := pool.best(now, self.ageing)) is not None]
+        return min(heads, key=lambda head: _rank(head, now, self.ageing), default=None)
 
     def started(self, request: QueuedRequest) -> None:
         """The candidate was sent: it leaves the queue, and its tenant has had its turn."""
@@ -227,7 +243,9 @@ class Scheduler:
             request = heapq.heappop(self._resting)[2]
             if request.state is State.QUEUED:
                 pool = self._pools.setdefault(request.pool, _Pool())
-                pool.levels.setdefault(request.priority, Lines()).insert(request)
+                if request.priority not in pool.levels:
+                    pool.levels[request.priority] = self._new_lines()
+                pool.levels[request.priority].insert(request)
                 pool.blocked = None
         return self._resting[0][0] if self._resting else math.inf
 

@@ -39,7 +39,12 @@ class Watch:
             if self._thread is not None and self._thread.is_alive():
                 return
             self._thread = threading.Thread(target=self._loop, name="ratelimited-llm-journal", daemon=True)
-            self._thread.start()
+            try:
+                self._thread.start()
+                return
+            except RuntimeError:  # the interpreter ends, and starts no more threads
+                self._thread = threading.current_thread()
+        self._loop()
 
     def look(self) -> None:
         """Look now."""

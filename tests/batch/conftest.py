@@ -7,12 +7,12 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-import certifi
 import pytest
 
-from ratelimited_llm import OpenAI, pools
+from ratelimited_llm import OpenAI, attempt, pools
 from ratelimited_llm.simulator import Simulator
 
 sys.path.insert(0, str(Path(__file__).parent))  # for calling.py: pytest imports files without their directory
@@ -32,22 +32,13 @@ def modules():
     gc.unfreeze()
 
 
-@pytest.fixture(scope="session")
-def one_certificate(tmp_path_factory):
-    """A file of one authority instead of all that there are: reading those is most of what a client costs to make."""
-    first = Path(certifi.where()).read_text(encoding="utf-8").partition("-----END CERTIFICATE-----")
-    path = tmp_path_factory.mktemp("tls") / "one.pem"
-    path.write_text("".join(first[:2]) + "\n", encoding="utf-8")
-    return path
-
-
 @pytest.fixture(autouse=True)
-def clean(monkeypatch, one_certificate):
+def clean(monkeypatch):
     """Settings of whoever runs the tests change nothing, and no test knows what another has learned."""
-    monkeypatch.setenv("SSL_CERT_FILE", str(one_certificate))
     for name in list(os.environ):
         if name.startswith(FOREIGN) or name.lower() in PROXIES:
             monkeypatch.delenv(name)
+    monkeypatch.setattr(attempt, "POLICY", replace(attempt.POLICY, initial=0.02))  # rests between attempts are short
     pools.forget()
     yield
     pools.forget()

@@ -13,6 +13,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -125,8 +126,8 @@ def main() -> None:
     def plain_client(url: str) -> Any:
         return openai.OpenAI(base_url=url, api_key="sk-simulated")
 
-    def our_client(url: str) -> Any:
-        return ours.OpenAI(base_url=url, api_key="sk-simulated")
+    def our_client(url: str, **options: Any) -> Any:
+        return ours.OpenAI(base_url=url, api_key="sk-simulated", **options)
 
     if options.only is None:
         process, url = simulator(0.0)
@@ -143,6 +144,12 @@ def main() -> None:
             compare("one in flight, future", one(plain), one(futures), 1, calls * rounds)
             compare("64 in flight, blocking", wide(plain), wide(blocking), calls, rounds)
             compare("64 in flight, future", wide(plain), lambda: as_futures(futures, calls, 64), calls, rounds)
+            with tempfile.TemporaryDirectory() as directory:
+                kept = our_client(url, journal=os.path.join(directory, "run.db"), mode="blocking")
+                # Beside ours without one, so that what is added is the journal's.
+                compare("one in flight, + journal", one(blocking), one(kept), 1, calls * rounds)
+                compare("64 in flight, + journal", wide(blocking), wide(kept), calls, rounds)
+                kept.close()
         finally:
             process.terminate()
             process.wait()

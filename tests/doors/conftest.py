@@ -6,11 +6,13 @@ import gc
 import os
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ratelimited_llm import pools
+from ratelimited_llm import attempt, pools
+from ratelimited_llm.core import limiter, pause
 from ratelimited_llm.simulator import Simulator
 
 sys.path.insert(0, str(Path(__file__).parent))  # for talking.py: pytest imports files without their directory
@@ -41,6 +43,14 @@ def clean(monkeypatch):
     gc.collect()  # what was forgotten open is heard of here, in the test that did it
     names = [thread.name for thread in threading.enumerate()]
     assert [name for name in names if name.startswith("ratelimited-llm-") and not name.startswith(STAY)] == []
+
+
+@pytest.fixture(autouse=True)
+def short_rests(monkeypatch):
+    """After trouble that names no wait, calls go again soon: how soon is the subject of tests/core."""
+    monkeypatch.setattr(attempt, "POLICY", replace(attempt.POLICY, initial=0.02))
+    for module in (pause, limiter):
+        monkeypatch.setattr(module, "FIRST_PAUSE", 0.02)
 
 
 @pytest.fixture

@@ -9,8 +9,6 @@ import pytest
 from talking import Stub, ask, chat_body
 
 from ratelimited_llm import Anthropic, AzureOpenAI, Groq, OpenAI
-from ratelimited_llm.client import QueuedClient
-from ratelimited_llm.conveniences import Conveniences
 
 AZURE = {"azure_endpoint": "http://127.0.0.1:9", "api_version": "1"}
 HOOKS = {
@@ -31,11 +29,8 @@ def trouble(times, status=500):
 )
 def test_no_name_of_ours_is_one_of_the_sdks(cls, options):
     """But for the hooks, which are meant: openai 3.54 has a `_provider` of its own."""
-    ours = {
-        name
-        for name in {*vars(QueuedClient), *vars(Conveniences), *QueuedClient.__annotations__}
-        if not name.startswith("__")
-    }
+    parts = [part for part in cls.__mro__[1:] if part.__module__.startswith("ratelimited_llm")]
+    ours = {name for part in parts for name in {*vars(part), *part.__annotations__} if not name.startswith("__")}
     with cls._base(api_key="sk-test", **options) as plain:
         declared = set().union(*(vars(base).get("__annotations__", {}) for base in cls._base.__mro__))
         assert ours & ({*dir(plain), *vars(plain)} | declared) == HOOKS

@@ -167,6 +167,14 @@ def test_an_unread_worker_ends_the_process_at_once() -> None:
     assert (lines, err, code) == (["0"], "", 0)
 
 
+# Says "draining" once the main thread waits for what is pending at the end, or can no longer miss an interrupt.
+TELLS = """
+    from ratelimited_llm import lifecycle
+    def tells(seconds, wait=lifecycle._wait):
+        say("draining")
+        return wait(seconds)
+    lifecycle._wait = tells
+"""
 INTERRUPTED = """
     from ratelimited_llm import lifecycle
     lifecycle.LAST_ANSWERS = {patience}

@@ -1,0 +1,154 @@
+"""AsyncRateLimitedWorker: any coroutine function under rate limits, in the queue of the process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+from .async_turn import TaskTurn
+from .core.feedback import ANSWERED, Feedback
+from .core.limits import RateLimits
+from .core.request import Cost, Priority, Usage
+from .core.retry import RetryPolicy
+from .function_job import OwnLimits
+from .jobs import UNTRIED
+from .options import CallOptions, split_limits
+from .refusals import outcome_of
+from .steps import NEVER_AGAIN
+from .worker import RateLimitedWorker
+
+__all__ = ["AsyncRateLimitedWorker"]
+
+T = TypeVar("T")
+
+
+class AsyncRateLimitedWorker:
+    """Runs coroutine functions, each when the limits allow; `await worker.run(fn, ...)` returns what it returns.
+
+    Args:
+        limits: the limits as a value; or give them one by one (`rpm=`, `tpm=`, `max_concurrency=`, ...).
+        max_retries: how often a call is tried again after an exception in `retry_on`; a refusal with status 429 waits
+            for the limit and is no attempt.
+        retry_on: exception classes that are worth another try; none by default.
+        priority, tenant, deadline: of calls that do not say otherwise.
+        usage: makes the tokens that a call really used (a number, or a `Usage`) of its result; None to believe the
+            estimate.
+        worker: a worker to share; None for one of its own.
+        **limit_options: limits by name.
+
+    May be used from any event loop, and from several at once. Cancelling the task cancels the call.
+
+    Raises:
+        ValueError, TypeError: for an argument that makes no sense, at once.
+    """
+
+    def __init__(
+        self,
+        limits: RateLimits | None = None,
+        *,
+        max_retries: int = 2,
+        retry_on: type[BaseException] | tuple[type[BaseException], ...] = (),
+        priority: int | str = Priority.NORMAL,
+        tenant: str = "",
+        deadline: float | None = None,
+        usage: Callable[[Any], int | Usage] | None = None,
+        worker: RateLimitedWorker | None = None,
+        **limit_options: Any,
+    ) -> None:
+        self._limits = split_limits(limits, limit_options)
+        self._pool = OwnLimits(self._limits)
+        self._policy = RetryPolicy(max_retries=max_retries)
+        self._retry_on = retry_on if isinstance(retry_on, tuple) else (retry_on,)
+        self._options = CallOptions(priority=priority, tenant=tenant, deadline=deadline)
+        self._usage = usage
+        self._worker = worker or RateLimitedWorker()
+
+    @property
+    def limits(self) -> RateLimits:
+        """What may be spent."""
+        return self._limits
+
+    async def run(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        *args: Any,
+        tokens: int = 0,
+        priority: int | str | None = None,
+        tenant: str | None = None,
+        deadline: float | None = None,
+        **kwargs: Any,
+    ) -> T:
+        """Wait for a turn, and return what `await fn(*args, **kwargs)` returns.
+
+        Args:
+            fn: a coroutine function; called again for another attempt.
+            *args, **kwargs: its own.
+            tokens: model tokens that it will probably cost, for limits on tokens.
+            priority, tenant, deadline: of this call; None for the worker's own.
+
+        Raises:
+            BudgetExceeded: it asks for more than a whole limit.
+            RequestExpired: its deadline passed while it waited.
+            Exception: what `fn` raised last.
+        """
+        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
+            raise ValueError(f"tokens must be a whole number from 0 up, not {tokens!r}")
+        cost = Cost(tokens, tokens, tokens, 0)
+        self._limits.check(cost)
+        job = self._job(cost, self._options.replace(priority=priority, tenant=tenant, deadline=deadline))
+        self._worker.submit(job)
+        while True:
+            await job.wait()
+            try:
+                result = await fn(*args, **kwargs)
+            except BaseException as error:
+                self._failed(job, error)
+                continue
+            self._worker.answered(job, Feedback(ANSWERED, usage=self._used(result)))
+            return result
+
+    def _job(self, cost: Cost, options: CallOptions) -> TaskTurn:
+        worker, now = self._worker, self._worker.clock()
+        wait = options.allowed_wait
+        return TaskTurn(
+            worker,
+            worker.next_sequence(),
+            self._pool,
+            cost,
+            priority=options.rank,
+            tenant=options.tenant,
+            submitted_at=now,
+            expires_at=None if wait is None else now + wait,
+        )
+
+    def _failed(self, job: TaskTurn, error: BaseException) -> None:
+        """Have it tried again, if such an error is worth it; raises it otherwise."""
+        outcome = outcome_of(error, self._retry_on) if isinstance(error, Exception) else None
+        if outcome is None:
+            self._worker.failed(job, UNTRIED, NEVER_AGAIN, error)
+            raise error
+        self._worker.failed(job, Feedback(outcome), self._policy, error)
+
+    def _used(self, result: Any) -> Usage | None:
+        used = None if self._usage is None else self._usage(result)
+        return Usage(used, 0) if isinstance(used, int) else used
+
+    async def map(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        *iterables: Iterable[Any],
+        return_exceptions: bool = False,
+        **options: Any,
+    ) -> list[T | BaseException]:
+        """`run` for each set of items, side by side; results in their order, as `asyncio.gather` gives them."""
+        calls = (self.run(fn, *items, **options) for items in zip(*iterables, strict=False))
+        return await asyncio.gather(*calls, return_exceptions=return_exceptions)
+
+    def cancel(self) -> int:
+        """Cancel the calls that still wait; answers how many. Each ends with `concurrent.futures.CancelledError`."""
+        return self._worker.cancel_queued(lambda job: job.pool is self._pool)
+
+    def __repr__(self) -> str:
+        worker = self._worker
+        return f"<AsyncRateLimitedWorker {self._limits!r} queued={worker.queued} in_flight={worker.in_flight}>"
