@@ -41,9 +41,10 @@ _HOMES = {
     "ResponseFuture": "future",
     "WorkerStopped": "exceptions",
     "as_future": "future",
+    "queued": "wrapped",
     "report_usage": "function_job",
 }
-_MODULES = ("anthropic", "groq", "openai", "simulator", "testing")
+_MODULES = ("anthropic", "groq", "openai", "requests", "simulator", "testing")
 
 __all__ = [
     "Anthropic",
@@ -69,6 +70,7 @@ __all__ = [
     "ResponseFuture",
     "WorkerStopped",
     "as_future",
+    "queued",
     "report_usage",
 ]
 
@@ -92,6 +94,7 @@ if TYPE_CHECKING:
     from .openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
     from .stores.journal import Journal
     from .worker import RateLimitedWorker
+    from .wrapped import queued
 
 
 if os.environ.get("RATELIMITED_LLM_LOG"):

@@ -186,7 +186,7 @@ class Engine(Steps):
         return reply[0]
 
     def hold(self, paused: bool) -> None:
-        """Have nobody sent from now on, or go on; when this returns, it is so."""
+        """Have nobody sent from now on, or go on; when this returns, it is so. After `close` there is no pause."""
         if self._driver == threading.get_ident():  # a finalizer in the middle of a step
             self.post(self.on_hold, None, paused)
             return
@@ -214,6 +214,11 @@ class Engine(Steps):
             self.room.close()
         self.final = self.final or final
         self.inbox.ring()
+
+    def freed(self, pool: Any) -> None:
+        """A call of this pool has ended that another worker sent; see `MemoryBudget.listen`."""
+        if len(self.machine.scheduler):  # so the thread is there
+            self.post(self.on_freed, None, pool)
 
     def look_at_inbox(self) -> None:
         if self.inbox.queue:
@@ -290,6 +295,8 @@ class Engine(Steps):
         try:
             for message in self.inbox.take(BATCH):
                 self._handle(message)
+            if self.inbox.closed:
+                self.machine.scheduler.paused = False  # what was accepted could never end
             until = self._dispatch(self.clock())
             self._deliver()
             self._look_around()

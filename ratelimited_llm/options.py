@@ -11,7 +11,7 @@ from typing import Any
 from .core.limits import ALIASES, RateLimits
 from .core.request import Priority
 
-__all__ = ["LIMIT_NAMES", "CallOptions", "limits_from_environment", "split_limits"]
+__all__ = ["LIMIT_NAMES", "CallOptions", "limits_from_environment", "parse_amount", "split_limits"]
 
 LIMIT_NAMES = frozenset({*ALIASES, *(f.name for f in fields(RateLimits))})
 PREFIX = "RATELIMITED_LLM_"

@@ -13,7 +13,7 @@ from .core.request import Lane
 from .display.progress import FIRST_SLICE, Progress
 from .hints import SerialHint
 from .ledger import Ledger
-from .options import LIMIT_NAMES, PREFIX, CallOptions, limits_from_environment, split_limits
+from .options import LIMIT_NAMES, PREFIX, CallOptions, limits_from_environment, parse_amount, split_limits
 from .pools import Account, CallPool, QueueSettings, worker_for
 from .prices import Prices
 from .spending import Spending
@@ -60,7 +60,10 @@ class Runtime:
         self.account: tuple[Any, str, Account] | None = None  # as of the last call
         self.lane = Lane()
         self.hint = SerialHint()
-        self.ledger = Ledger(Spending(Prices(given.get("prices")), given.get("max_cost")))
+        max_cost, told = given.get("max_cost"), os.environ.get(PREFIX + "MAX_COST")
+        if max_cost is None and told:
+            max_cost = parse_amount(told, PREFIX + "MAX_COST")
+        self.ledger = Ledger(Spending(Prices(given.get("prices")), max_cost))
         self.progress = Progress(self.status, given.get("progress"), sliced=True)
         self.on_interrupt = given.get("on_interrupt")
         if self.on_interrupt not in (None, "cancel", "keep"):

@@ -228,6 +228,9 @@ class Steps:
     def on_hold(self, job: None, paused: bool, now: float) -> None:
         self.machine.scheduler.paused = paused
 
+    def on_freed(self, job: None, pool: Any, now: float) -> None:
+        self.machine.scheduler.release(pool)
+
     def on_first(self, job: None, what: tuple[list[Any], Any], now: float) -> None:
         reply, gate = what
         try:

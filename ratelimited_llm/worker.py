@@ -87,7 +87,10 @@ class RateLimitedWorker:
         scheduler = Scheduler(ageing=self._ageing, weights=self._weights, sizes=self._sizes)
         machine = Dispatcher(scheduler, self.budget, retries=RetryBudget())
         room = Room(Bounds(*self._caps), self._blocks) if self.bounded else None
-        return Engine(machine, room, self.clock, _sequence, f"ratelimited-llm-worker-{self.number}")
+        engine = Engine(machine, room, self.clock, _sequence, f"ratelimited-llm-worker-{self.number}")
+        if isinstance(self.budget, MemoryBudget):
+            self.budget.listen(engine)
+        return engine
 
     # -- submitting ---------------------------------------------------------------------------------------------------
 
@@ -182,7 +185,7 @@ class RateLimitedWorker:
     @property
     def paused(self) -> bool:
         """Whether it is held by `pause`."""
-        return self.engine.machine.scheduler.paused
+        return self.engine.machine.scheduler.paused and not self.closed
 
     def first(self) -> Any:
         """The waiting call that is next by its rank, whatever it waits for; None when none waits."""
@@ -242,11 +245,11 @@ class RateLimitedWorker:
             wait: block until the pending calls have ended.
             cancel_futures: cancel those that wait; those in flight still end, and are not tried again.
         """
+        if cancel_futures and self.paused:
+            self.engine.cancel_queued(lambda job: True)  # before the pause ends
         self.engine.close(final=cancel_futures)
         if cancel_futures:
             self.engine.cancel_queued(lambda job: True)
-        if self.paused:
-            self.resume()  # what was accepted could never end
         if wait:
             self.engine.wait(None)
 

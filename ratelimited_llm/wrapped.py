@@ -14,7 +14,7 @@ import functools
 import inspect
 import itertools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from types import ModuleType, SimpleNamespace
@@ -50,6 +50,7 @@ FREE = frozenset({
 CALL_NAMES = ("priority", "tenant", "deadline", "max_wait", "mode")
 QUEUE_NAMES = ("max_queue", "max_queue_per_tenant", "on_full", "ageing", "weights")
 PROVIDERS = ("openai", "groq", "anthropic")
+MOST_INSIDE = 8  # wrappers of wrappers that are looked into
 
 T = TypeVar("T")
 _numbers = itertools.count()
@@ -307,10 +308,12 @@ def _inside(client: Any) -> list[Any]:
     """The client, and the clients that it was made around, as far as they are where wrappers keep them."""
     found: list[Any] = [client]
     for each in found:
-        for name in ("client", "_client", "root_client"):
-            with suppress(Exception):
-                inner = vars(each).get(name) if hasattr(each, "__dict__") else None
-                if inner is not None and not any(inner is known for known in found) and len(found) < 8:
+        for kept in (getattr(each, "__dict__", None), getattr(each, "__pydantic_private__", None)):
+            if not isinstance(kept, Mapping):
+                continue
+            for name in ("client", "_client", "root_client"):
+                inner = kept.get(name)
+                if inner is not None and not any(inner is known for known in found) and len(found) < MOST_INSIDE:
                     found.append(inner)
     return found
 

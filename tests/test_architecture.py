@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # What nothing in the core may touch: clocks, threads, I/O, chance.
 IMPURE = {"asyncio", "datetime", "logging", "os", "queue", "random", "select", "socket", "sqlite3", "threading", "time"}
 KEEPERS_OF_MOMENTS = {"journal.py", "journaled.py"}  # a file is read in another run: it holds wall-clock moments
-DOORS = {"openai", "groq", "anthropic"}
+DOORS = {"openai", "groq", "anthropic", "requests"}
 SDKS = {"openai", "groq", "anthropic", "httpx", "httpx2", "requests"}
 
 

@@ -30,6 +30,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ratelimited-llm",
         description="Every LLM call queued, kept inside the provider's rate limits, and retried by one authority.",
+        epilog="A script instead of a command: python -m ratelimited_llm [--rpm N ...] (script.py | -m module) [args] "
+        "runs it as it is, with its SDKs paced.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command_name", required=True, metavar="COMMAND")

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from ..client import QueuedClient
-from ..core.request import Usage
+from ..core.request import Lane, Usage
 from ..light_future import LightFuture
 from ..providers import dialect_for
 from ..status import Ratelimit
@@ -72,6 +72,8 @@ class Through:
         self._copies: dict[tuple[Any, ...], Any] = {}
         self._pools: dict[str, Any] = {}
         self._budget = client._runtime.worker.budget
+        # One of its own: who waits for a place is woken by the end of a call of the same worker.
+        self._lane = Lane(client._runtime.lane.width)
         self.worker = RateLimitedWorker(budget=self._budget, **self._queue)
 
     def restart(self) -> None:
@@ -127,7 +129,7 @@ class Through:
         deadline = {} if record.deadline is None else {"deadline": record.deadline}
         door = self._client.with_options(priority=record.rank, tenant=record.tenant, mode="future", **deadline)
         runtime = copy.copy(door._runtime)  # everything is shared with the client but the queue
-        runtime.worker = worker
+        runtime.worker, runtime.lane = worker, self._lane
         if record.tokens is not None:
             runtime.estimator = _always(record.tokens)
         door._runtime = runtime

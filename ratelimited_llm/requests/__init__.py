@@ -44,12 +44,12 @@ _lock = threading.Lock()
 _shared: list[Session] = []
 
 
-def post(url: Any, data: Any = None, json: Any = None, **kwargs: Any) -> Any:  # type: ignore[no-redef]
+def post(url: Any, data: Any = None, json: Any = None, **kwargs: Any) -> _requests.Response:  # type: ignore[no-redef]
     """`requests.post`; to an LLM provider it returns at once a future that is its Response."""
     return request("post", url, data=data, json=json, **kwargs)
 
 
-def request(method: Any, url: Any, **kwargs: Any) -> Any:  # type: ignore[no-redef]
+def request(method: Any, url: Any, **kwargs: Any) -> _requests.Response:  # type: ignore[no-redef]
     """`requests.request`; a POST to an LLM provider returns at once a future that is its Response."""
     if settings.disabled() or target_of(method, url) is None:
         return _requests.request(method, url, **kwargs)

@@ -102,7 +102,7 @@ class Session(Conveniences[Any], _requests.Session):  # type: ignore[misc]
 
     # -- the seam -----------------------------------------------------------------------------------------------------
 
-    def send(self, request: Any, **kwargs: Any) -> Any:
+    def send(self, request: Any, **kwargs: Any) -> _requests.Response:
         """Queue what spends rate limit, and send the rest as requests does."""
         target = self._queues(request)
         if target is None:
@@ -121,7 +121,7 @@ class Session(Conveniences[Any], _requests.Session):  # type: ignore[misc]
         adapter = self._for_calls(self.get_adapter(url=request.url))
         if getattr(adapter, "_pool_block", False):  # more would only wait inside it, where nobody orders them
             runtime.lane.width = min(runtime.lane.width, adapter._pool_maxsize)
-        return SessionCall(self, runtime, target, adapter.send, request.copy(), kwargs).as_future()
+        return SessionCall(self, runtime, target, adapter.send, request.copy(), kwargs).as_future()  # type: ignore[no-any-return]
 
     def _queues(self, request: Any) -> Target | None:
         """Where a request goes that is to be queued; None for all others."""

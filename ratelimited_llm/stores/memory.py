@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import weakref
+from typing import Protocol
 
 from ..core.feedback import Feedback, Kind
 from ..core.limiter import Limiter, Survey
@@ -15,6 +18,13 @@ NOTHING_KNOWN = Survey()
 MOST_POOLS = 4_096  # beyond that, pools with nothing in flight are forgotten, the oldest first
 
 
+class Listener(Protocol):
+    """A driver that may be told to wait for a call which another driver has sent."""
+
+    def freed(self, pool: LimitedPool) -> None:
+        """A call of this pool has ended, which somebody waited for. Must not block, nor call back."""
+
+
 class MemoryBudget:
     """Keeps every pool's limits in memory; see `Budget` for what each method promises.
 
@@ -24,6 +34,13 @@ class MemoryBudget:
     def __init__(self) -> None:
         self._limiters: dict[LimitedPool, Limiter] = {}
         self._lock = threading.RLock()  # a finalizer may run inside
+        self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
+        self._full: set[LimitedPool] = set()  # pools of which somebody waits for a call to end
+
+    def listen(self, listener: Listener) -> None:
+        """Tell this driver, for as long as it lives, when a call ends that it may wait for and another has sent."""
+        with self._lock:
+            self._listeners.add(listener)
 
     def reserve(self, pool: LimitedPool, key: int, cost: Cost, now: float, *, urgent: bool = False) -> float:
         with self._lock:
@@ -31,7 +48,10 @@ class MemoryBudget:
             if limiter is None:
                 self._make_room()
                 limiter = self._limiters[pool] = pool.limiter()
-            return limiter.reserve(key, cost, now, urgent=urgent)
+            wait = limiter.reserve(key, cost, now, urgent=urgent)
+            if wait == math.inf and len(self._listeners) > 1:
+                self._full.add(pool)
+            return wait
 
     def observe(self, pool: LimitedPool, key: int, feedback: Feedback, now: float) -> None:
         with self._lock:
@@ -44,6 +64,12 @@ class MemoryBudget:
             limiter = self._limiters.get(pool)
             if limiter is not None:
                 limiter.settle(key, usage, now, kind)
+            if pool not in self._full:
+                return
+            self._full.discard(pool)
+            listeners = list(self._listeners)
+        for each in listeners:
+            each.freed(pool)
 
     def survey(self, pool: LimitedPool, now: float) -> Survey:
         with self._lock:
@@ -54,6 +80,7 @@ class MemoryBudget:
         """Forget everything that was spent and learned."""
         with self._lock:
             self._limiters.clear()
+            self._full.clear()
 
     def after_fork(self) -> None:
         # A thread that is not there may have held it.

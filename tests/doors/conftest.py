@@ -19,7 +19,11 @@ sys.path.insert(0, str(Path(__file__).parent))  # for talking.py: pytest imports
 
 FOREIGN = ("OPENAI_", "AZURE_OPENAI_", "GROQ_", "ANTHROPIC_", "RATELIMITED_LLM_")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-STAY = ("ratelimited-llm-worker-", "ratelimited-llm-sender-", "ratelimited-llm-progress")  # they end by themselves when nothing comes
+STAY = (
+    "ratelimited-llm-worker-",
+    "ratelimited-llm-sender-",
+    "ratelimited-llm-progress",
+)  # they end by themselves when nothing comes
 
 
 @pytest.fixture(scope="session", autouse=True)

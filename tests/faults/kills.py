@@ -257,7 +257,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=None)
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.randrange(1_000_000)
-    print(f"seed {seed}")  # noqa: T201 - a script
+    print(f"seed {seed}")
     rng, done, began = random.Random(seed), 0, time.monotonic()
     wrong: list[str] = []
     sums: Counter[str] = Counter()
@@ -272,9 +272,9 @@ def main() -> None:
         sums.update(told=found.told, sent=found.sent, twice=found.twice, campaigns=1, **campaign.modes)
         for name in ("most_twice", "claims"):
             sums[name] = max(sums[name], getattr(found, name))
-        print(f"{'streams' if campaign.streams else 'answers'}: {found}", flush=True)  # noqa: T201
-    print(f"{done} kills in {time.monotonic() - began:.0f} s: {dict(sums)}")  # noqa: T201
-    print("\n".join(wrong) or "nothing was lost, no file was corrupt")  # noqa: T201
+        print(f"{'streams' if campaign.streams else 'answers'}: {found}", flush=True)
+    print(f"{done} kills in {time.monotonic() - began:.0f} s: {dict(sums)}")
+    print("\n".join(wrong) or "nothing was lost, no file was corrupt")
     sys.exit(bool(wrong))
 
 

@@ -45,7 +45,6 @@ def clean(monkeypatch):
     forget()
     yield
     forget()
-    gc.collect()  # what was forgotten open is heard of here, in the test that did it
 
 
 @pytest.fixture
@@ -78,6 +77,7 @@ def simulator():
         session.close()
     for one in running:
         one.stop()
+    gc.collect()  # a socket that was forgotten open is heard of here, in the test that did it
 
 
 @pytest.fixture

@@ -405,3 +405,16 @@ def test_an_adapters_own_retries_are_left_alone(responses, no_rest, session):
         s.post(CHAT, json=question()).result()
     assert len(responses.calls) == 4
     assert isinstance(responses, responses_library.RequestsMock)
+
+
+@pytest.mark.parametrize("read", [lambda r: list(r.iter_lines()), lambda r: r.text, lambda r: r.close()])
+def test_a_stream_out_of_a_test_double_ends_as_well(responses, session, read):
+    """What `responses` plays has no connection that could be given back."""
+    events = "".join(f"data: {json.dumps(each)}\n\n" for each in ({"choices": []}, answer(tokens=9)))
+    responses.post(CHAT, body=events + "data: [DONE]\n\n", content_type="text/event-stream")
+    s = session(max_concurrency=1)
+    for _ in range(2):
+        r = s.post(CHAT, json=question(stream=True), stream=True)
+        assert r.status_code == 200
+        read(r)
+    assert s.status().in_flight == 0
