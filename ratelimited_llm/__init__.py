@@ -32,6 +32,8 @@ _HOMES = {
     "JournalError": "exceptions",
     "OpenAI": "openai",
     "Priority": "core.request",
+    "Processor": "processors",
+    "QueueManager": "manager",
     "QueueFull": "exceptions",
     "RateLimitedExecutor": "executor",
     "RateLimitedLLMError": "exceptions",
@@ -39,6 +41,7 @@ _HOMES = {
     "RateLimits": "core.limits",
     "RequestExpired": "exceptions",
     "ResponseFuture": "future",
+    "SizeClasses": "core.sizes",
     "WorkerStopped": "exceptions",
     "as_future": "future",
     "queued": "wrapped",
@@ -61,13 +64,16 @@ __all__ = [
     "JournalError",
     "OpenAI",
     "Priority",
+    "Processor",
     "QueueFull",
+    "QueueManager",
     "RateLimitedExecutor",
     "RateLimitedLLMError",
     "RateLimitedWorker",
     "RateLimits",
     "RequestExpired",
     "ResponseFuture",
+    "SizeClasses",
     "WorkerStopped",
     "as_future",
     "queued",
@@ -79,6 +85,7 @@ if TYPE_CHECKING:
     from .anthropic import Anthropic, AsyncAnthropic
     from .core.limits import RateLimits
     from .core.request import Priority
+    from .core.sizes import SizeClasses
     from .exceptions import (
         BudgetExceeded,
         CostLimitReached,
@@ -91,7 +98,9 @@ if TYPE_CHECKING:
     from .executor import RateLimitedExecutor, report_usage
     from .future import ResponseFuture, as_future
     from .groq import AsyncGroq, Groq
+    from .manager import QueueManager
     from .openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
+    from .processors import Processor
     from .stores.journal import Journal
     from .worker import RateLimitedWorker
     from .wrapped import queued

@@ -9,7 +9,7 @@ from contextlib import suppress
 __all__ = ["SerialHint"]
 
 IN_A_ROW = 5  # answers read one by one before anything is said
-BETWEEN = frozenset({"ratelimited_llm", "openai", "groq", "anthropic", "concurrent", "threading"})
+BETWEEN = frozenset({"ratelimited_llm", "openai", "groq", "anthropic", "requests", "concurrent", "threading"})
 _log = logging.getLogger("ratelimited_llm")
 
 

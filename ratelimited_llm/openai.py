@@ -40,12 +40,14 @@ class OpenAI(QueuedClient[Any], _openai.OpenAI):
         rpm, tpm, rpd, tpd, itpm, otpm: limits per minute and day; what is not given is learned from the answers.
             (`max_requests_per_minute` and the like are read too.)
         max_concurrency, min_interval, burst: calls in flight, seconds between sends, requests that may go at once.
+        share, safety_margin: the part of every limit that is this process's, and the part of that to leave unused.
         limits: all of these as one `RateLimits` value.
         mode: "future" (the default), or "blocking" to wait in the call and return the SDK's plain object.
         priority, tenant, deadline, max_wait: of every call; see `with_options`, which sets them for some.
         max_queue, max_queue_per_tenant, on_full: caps on what may wait, and "block" or "raise" when reached.
         ageing: seconds of waiting that improve a call's priority by one number; None for strict priority.
         weights: shares of the tenants that are not 1.0.
+        size_classes: `SizeClasses` for turns by the size of calls; None for none.
         estimator: a function of the request body that answers its prompt tokens; None to estimate and learn.
         journal: path of the file that makes a run resumable (or a `Journal`); None for the one that
             `RATELIMITED_LLM_JOURNAL` names, if it does.

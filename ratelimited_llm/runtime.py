@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CALL_NAMES", "OWN_NAMES", "Runtime"]
 
-QUEUE_NAMES = ("max_queue", "max_queue_per_tenant", "on_full", "ageing", "weights")
+QUEUE_NAMES = ("max_queue", "max_queue_per_tenant", "on_full", "ageing", "weights", "size_classes")
 CALL_NAMES = ("priority", "tenant", "deadline", "max_wait", "mode")
 JOURNAL_NAMES = ("journal", "journal_max_age", "journal_store")
 SINGLE_NAMES = ("limits", "estimator", "prices", "max_cost", "progress", "on_interrupt")

@@ -106,10 +106,14 @@ class Seam(Looking[SDKClient]):
         parts = []
         # A function that makes keys counts instead of them: a fresh key has the limits of the one before.
         key = "_api_key_provider" if getattr(self, "_api_key_provider", None) else "api_key"
-        for name in (key, "auth_token", "organization", "project"):
+        for name in (key, "auth_token"):
             value = getattr(self, name, None)
             if value:
                 parts.append(value if isinstance(value, str) else f"{name}-{id(value)}")
+        for name in ("organization", "project"):
+            value = getattr(self, name, None)
+            if isinstance(value, str) and value:  # anthropic has resources of such names
+                parts.append(value)
         return "\n".join(parts)
 
     # -- the SDK's hooks: each is the SDK's own unless this thread is making an attempt -------------------------------

@@ -61,7 +61,7 @@ def test_failures_are_1_and_are_told(simulator, here, files):
     provider = simulator(faults=[Fault(status=400)])
     code, _, err = here(provider, files.input, "-o", files.output)
     assert code == 1
-    assert f"0 answered, 1 failed, 1 bad lines (see {files.errors}), in " in err
+    assert f"0 answered, 1 failed, 1 bad line (see {files.errors}), in " in err
     code, _, err = here(provider, files.input, "-o", files.output)
     assert code == 1
     assert "1 failed in earlier runs; try them again with --retry-failed" in err
@@ -145,7 +145,7 @@ def test_pipes_on_both_sides(simulator, command, files):
     code, out, err = ended(child, b'nope\n{"prompt": "b"}')
     assert (first["custom_id"], code) == ("line-1", 1)
     assert sorted(str(json.loads(line)["custom_id"]) for line in out.splitlines()) == ["None", "line-3"]
-    assert "2 answered, 1 bad lines, in" in err
+    assert "2 answered, 1 bad line, in" in err
 
 
 def test_ctrl_c_is_heard_while_the_input_is_silent(simulator, command, files):

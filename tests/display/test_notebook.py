@@ -32,7 +32,7 @@ from ratelimited_llm.display import notebook
 from ratelimited_llm.future import ResponseFuture
 from ratelimited_llm.status import Ratelimit, Status
 
-notebook.ticker.interval = 0.1  # of a third of a second: the tests wait less
+notebook.ticker.interval = 0.05  # of a third of a second: the tests wait less
 
 def threads():
     return [thread.name for thread in threading.enumerate()].count("ratelimited-llm-display")
@@ -203,13 +203,15 @@ def test_a_panel_is_one_display_that_is_updated_and_ends_with_its_last_state(ker
     assert len(made) == 1
     assert changed == []
     assert "client.cancel()" in made[0][1]
-    made_later, changed = displays(kernel.run("run.done = 2; time.sleep(0.3); run.done = 4; settle()"))
+    made_later, changed = displays(kernel.run("run.done = 2; time.sleep(0.15); run.done = 4; settle()"))
     assert made_later == []
     assert {one[0] for one in changed} == {made[0][0]}
     assert "2 of 4" in changed[0][1]
     assert "finished at" in changed[-1][1]
     assert "finished at" in changed[-1][2]
-    messages = kernel.run("until(lambda: threads() == 0); asked = run.asked; time.sleep(0.3); print(run.asked - asked)")
+    messages = kernel.run(
+        "until(lambda: threads() == 0); asked = run.asked; time.sleep(0.15); print(run.asked - asked)"
+    )
     assert displays(messages) == ([], [])
     assert messages[-1]["content"]["text"] == "0\n"
 
@@ -217,7 +219,7 @@ def test_a_panel_is_one_display_that_is_updated_and_ends_with_its_last_state(ker
 def test_a_panel_that_rests_goes_on_with_later_calls_until_its_client_is_collected(kernel):
     """`wake` has the finished panel looked at again; a collected client is not kept by it."""
     made, _ = displays(kernel.run("run = Run(2, 2)\nnotebook.show_client('OpenAI', run.status)"))
-    _, changed = displays(kernel.run("run.total = 5; notebook.wake(); time.sleep(0.3)"))
+    _, changed = displays(kernel.run("run.total = 5; notebook.wake(); time.sleep(0.15)"))
     assert changed[-1][0] == made[0][0]
     assert "2 of 5" in changed[-1][1]
     _, changed = displays(kernel.run("del run; gc.collect(); settle()"))
@@ -231,7 +233,7 @@ def test_an_unchanged_panel_sends_nothing(kernel):
     assert displays(kernel.run("time.sleep(0.5)")) == ([], [])
     _, changed = displays(kernel.run("for run.done in range(9):\n    time.sleep(0.1)"))
     assert 1 <= len(changed) <= 4
-    kernel.run("run.done = 9; notebook.ticker.interval = 0.1; settle()")
+    kernel.run("run.done = 9; notebook.ticker.interval = 0.05; settle()")
 
 
 def test_a_cell_that_is_run_again_gives_up_its_earlier_display(kernel):
@@ -239,7 +241,7 @@ def test_a_cell_that_is_run_again_gives_up_its_earlier_display(kernel):
     kernel.run("first = Run(3); second = Run(3)\nnotebook.show_client('a', first.status)", cell="one")
     code = "notebook.show_client('b', second.status); notebook.show_client('c', second.status)"
     made, _ = displays(kernel.run(code, cell="one"))
-    _, changed = displays(kernel.run("first.done = second.done = 1; time.sleep(0.3)", cell="two"))
+    _, changed = displays(kernel.run("first.done = second.done = 1; time.sleep(0.15)", cell="two"))
     assert {one[0] for one in changed} == {one[0] for one in made}
     kernel.run("second.done = 3; settle()")
 

@@ -63,7 +63,7 @@ def test_names_are_the_sdks_own_objects():
     """Exceptions and types of the door are those of the SDK; names it has not are an AttributeError."""
     assert openai.RateLimitError is plain.RateLimitError
     assert openai.types is plain.types
-    assert openai.AsyncOpenAI is plain.AsyncOpenAI
+    assert openai.AsyncStream is plain.AsyncStream
     assert openai.__version__ == plain.__version__
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = openai.no_such_name
