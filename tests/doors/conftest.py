@@ -26,13 +26,11 @@ STAY = (
 )  # they end by themselves when nothing comes
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def modules():
-    """What is imported stays, and need not be looked through by every collection."""
+    """What is there before a file of tests stays, and need not be looked through by every collection."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -47,11 +47,11 @@ def test_the_call_is_sent_in_the_callers_thread(door):
 
 def test_calls_of_an_executor_share_the_limit(simulator, door):
     """`executor.submit(client...create)` from eight threads: none refused, each reply its own."""
-    provider = simulator(rpm=60, answer="echo")
-    client = door(OpenAI, provider, mode="blocking", rpm=60)
+    provider = simulator(rpm=120, answer="echo")
+    client = door(OpenAI, provider, mode="blocking", rpm=120)
     with ThreadPoolExecutor(8) as executor:
-        answers = list(executor.map(lambda i: text_of(ask(client, f"{i}")), range(61)))
-    assert answers == [f"{i}" for i in range(61)]
+        answers = list(executor.map(lambda i: text_of(ask(client, f"{i}")), range(121)))
+    assert answers == [f"{i}" for i in range(121)]
     assert provider.counters.refused == 0
 
 

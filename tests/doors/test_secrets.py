@@ -32,7 +32,7 @@ def test_a_key_is_in_no_repr_and_no_log(simulator, door, caplog, cls):
     refusal = Fault(status=429, code="rate_limit_exceeded", headers={"retry-after-ms": "1"}, at=(1,))
     faults = [refusal, Fault(status=500, at=(2,)), Fault(status=400, at=(4,))]
     provider = simulator("groq" if cls is Groq else "openai", faults=faults)
-    client = door(cls, provider, api_key=KEY, rpm=100)
+    client = door(cls, provider, api_key=KEY, rpm=6_000)
     answers = [ask(client, PROMPT)]
     answers[0].result()
     answers.append(ask(client, PROMPT))
