@@ -184,6 +184,8 @@ def _drain() -> None:
         kernel = hasattr(_shell(), "kernel")
         dropped = sum(crew.stop() for crew in _all_crews()) + (_cancelled_before() if died_of_it else 0)
         _end_pauses()
+        for worker in _all():
+            worker.leave_streams()
         if not dropped and not _pending() and not any(crew.running for crew in _all_crews()):
             return
         if died_of_it:

@@ -69,6 +69,7 @@ class Steps:
         self.ending: set[Job] = set()  # the thread that sent them is about to end their futures and to call back
         self.lost: set[Job] = set()  # given up: another thread is about to do that
         self.final = False  # nothing is tried again any more
+        self.unread = False  # nobody reads streams any more
         self._given_up: list[tuple[Job, BaseException]] = []  # in this turn
 
     def _say_if_over(self) -> None:
@@ -194,6 +195,13 @@ class Steps:
         if job.state is State.SENDING:
             self.machine.answered(job, feedback, now)
             self.machine.streaming(job)
+            if self.unread:
+                self._finish(job, None, now)
+
+    def on_streams_left(self, job: None, extra: None, now: float) -> None:
+        self.unread = True
+        for each in [each for each in self.flying if each.state is State.STREAMING]:
+            self._finish(each, None, now)
 
     def on_stream_ended(self, job: Job, what: tuple[Usage | None, Feedback | None], now: float) -> None:
         usage, trouble = what

@@ -168,6 +168,12 @@ class RateLimitedWorker:
         engine = self.engine
         engine.post(engine.on_stream_ended, job, (usage, trouble))
 
+    def leave_streams(self) -> None:
+        """The script ends: nobody reads an open stream any more, nor one that opens from now on, so none is waited for."""
+        engine = self.engine
+        if engine.thread is not None:
+            engine.post(engine.on_streams_left)
+
     def failed(self, job: Job, feedback: Feedback, policy: RetryPolicy, error: BaseException) -> None:
         """An attempt failed: it is dispatched again when its time comes, or given up with this error."""
         self.engine.tell(self.engine.on_failed, job, (feedback, policy, error))

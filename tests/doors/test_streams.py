@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import subprocess
+import sys
 
 import openai
 import pytest
@@ -176,3 +179,19 @@ def test_many_streams_are_read_side_by_side(simulator, door):
     client = door(OpenAI, simulator(answer="echo"))
     streams = [ask(client, f"stream {i} " * 20, stream=True) for i in range(8)]
     assert [words(stream).split()[1] for stream in reversed(streams)] == [str(i) for i in reversed(range(8))]
+
+
+def test_a_script_that_ends_with_an_unread_stream_ends(simulator):
+    """Nobody will read it: what is open, and what opens while the queue drains, is not waited for."""
+    provider = simulator(latency=0.05)
+    script = """
+from ratelimited_llm.openai import OpenAI
+client = OpenAI(max_concurrency=1)
+ask = [{"role": "user", "content": "hello"}]
+streams = [client.chat.completions.create(model="m", messages=ask, stream=True) for _ in range(3)]
+next(iter(streams[0]))
+"""
+    environ = {**os.environ, **provider.env()}
+    done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, timeout=15)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert provider.counters.requests == 3
