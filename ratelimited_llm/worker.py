@@ -169,7 +169,7 @@ class RateLimitedWorker:
         engine.post(engine.on_stream_ended, job, (usage, trouble))
 
     def leave_streams(self) -> None:
-        """The script ends: nobody reads an open stream any more, nor one that opens from now on, so none is waited for."""
+        """The script ends: nobody reads open streams any more, nor those that open from now on; none is waited for."""
         engine = self.engine
         if engine.thread is not None:
             engine.post(engine.on_streams_left)
