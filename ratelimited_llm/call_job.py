@@ -83,7 +83,7 @@ class CallJob(FutureJob):
 def make_job(call: QueuedCall, context: contextvars.Context) -> CallJob:
     """The job of a call, as of now."""
     worker = call.runtime.worker
-    job = CallJob(worker.next_sequence(), call.pool, call.estimated, **call.job_options())
+    job = call.job_kind(worker.next_sequence(), call.pool, call.estimated, **call.job_options())
     job.worker, job.call, job.lane, job.context = worker, call, call.runtime.lane, context
     return job
 

@@ -7,11 +7,11 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .attempt import Attempt, current_attempt
 from .books import Noted
-from .call_job import OWNER, launch, make_job
+from .call_job import OWNER, CallJob, launch, make_job
 from .call_turn import CallTurn, take_turn
 from .core.estimate import body_of, prompt_bytes
 from .core.feedback import ANSWERED, Feedback, Kind
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .runtime import Runtime
     from .stores.journal import Recorded
 
-__all__ = ["QueuedCall"]
+__all__ = ["QueuedCall", "StreamEnd"]
 
 _log = logging.getLogger("ratelimited_llm")
 
@@ -57,6 +57,7 @@ class QueuedCall(Noted):
         "stream", "stream_cls",
     )  # fmt: skip
 
+    job_kind: ClassVar[type[CallJob]] = CallJob
     estimated: Cost  # when it was submitted
 
     def __init__(
@@ -265,7 +266,7 @@ class QueuedCall(Noted):
 
     def _watch(self, job: Any, response: Any, value: Any) -> None:
         tape = None if self.entry is None else self.entry.tape(response, self.sent_at)
-        watch = StreamWatch(self.account.dialect, _StreamEnd(self, job, tape))
+        watch = StreamWatch(self.account.dialect, StreamEnd(self, job, tape))
         watch.over_response(response, tape)
         if self.stream and _raw(_headers(self.options)) is None:
             watch.over_stream(value)
@@ -325,7 +326,7 @@ class QueuedCall(Noted):
         return options
 
 
-class _StreamEnd:
+class StreamEnd:
     """What happens when a stream has ended; may run in a finalizer."""
 
     __slots__ = ("call", "job", "tape")

@@ -11,7 +11,7 @@ from typing import Any
 from .core.limits import ALIASES, RateLimits
 from .core.request import Priority
 
-__all__ = ["LIMIT_NAMES", "CallOptions", "limits_from_environment", "parse_amount", "split_limits"]
+__all__ = ["LIMIT_NAMES", "CallOptions", "disabled", "limits_from_environment", "parse_amount", "split_limits"]
 
 LIMIT_NAMES = frozenset({*ALIASES, *(f.name for f in fields(RateLimits))})
 PREFIX = "RATELIMITED_LLM_"
@@ -61,6 +61,11 @@ class CallOptions:
         """Seconds after which it is not worth sending for the first time."""
         bounds = [bound for bound in (self.deadline, self.max_wait) if bound is not None]
         return min(bounds, default=None)
+
+
+def disabled() -> bool:
+    """Whether the environment says that nothing is to be queued (`RATELIMITED_LLM_DISABLE=1`)."""
+    return os.environ.get(PREFIX + "DISABLE", "") not in ("", "0")
 
 
 def split_limits(limits: RateLimits | None, options: Mapping[str, Any]) -> RateLimits:

@@ -8,7 +8,6 @@ Every call of the SDKs passes `request()`. What spends rate limit becomes a queu
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -18,7 +17,7 @@ from .calls import QueuedCall
 from .conveniences import Looking
 from .core.feedback import Kind
 from .exceptions import WorkerStopped
-from .options import PREFIX
+from .options import disabled
 from .pools import Account, account_for, worker_for
 from .providers import dialect_for
 from .runtime import CALL_NAMES, OWN_NAMES, Runtime
@@ -76,7 +75,7 @@ class Seam(Looking[SDKClient]):
             WorkerStopped: the client is closed.
         """
         runtime = self._runtime
-        if _disabled() or not self._spends(options):
+        if disabled() or not self._spends(options):
             return None
         if self.is_closed():  # type: ignore[attr-defined]
             raise WorkerStopped("this client is closed: make a new one, or submit before close()")
@@ -202,7 +201,3 @@ def _copier(base: Any) -> Callable[..., Any]:
 def _is_door(cls: type) -> bool:
     """Whether a class is a door itself, and no subclass that a user made of one: a door says whose it is."""
     return "_provider_name" in vars(cls)
-
-
-def _disabled() -> bool:
-    return os.environ.get(PREFIX + "DISABLE", "") not in ("", "0")

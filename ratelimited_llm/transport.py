@@ -21,7 +21,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-__all__ = ["ShardedTransport", "widen"]
+__all__ = ["ShardedTransport", "sensible_width", "widen"]
 
 PER_SHARD = 32  # connections; measured: smaller pools are no cheaper, larger ones are
 WIDTH = 4096  # calls in flight: where threads, not connections, become the brake
@@ -119,7 +119,7 @@ class ShardedTransport:
     _stream_class: type[_Stream]
 
     def __init__(self, original: Any, settings: dict[str, Any], *, width: int | None = None) -> None:
-        self.width = _sensible_width() if width is None else width
+        self.width = sensible_width() if width is None else width
         self._make = type(original)
         self._settings = settings
         self._most = max(1, math.ceil(self.width / PER_SHARD))
@@ -263,7 +263,7 @@ def _class_for(transport_class: Any) -> Any:
     return type("ShardedTransport", (ShardedTransport, transport_class), names)
 
 
-def _sensible_width() -> int:
+def sensible_width() -> int:
     """As wide as is of use, and no wider than the process may open files (`ulimit -n`)."""
     try:
         import resource

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import requests as _requests
 
 from ..mirror import mirror
+from ..options import disabled
 from ..status import Status
 from . import settings
 from .hosts import target_of
@@ -51,7 +52,7 @@ def post(url: Any, data: Any = None, json: Any = None, **kwargs: Any) -> _reques
 
 def request(method: Any, url: Any, **kwargs: Any) -> _requests.Response:  # type: ignore[no-redef]
     """`requests.request`; a POST to an LLM provider returns at once a future that is its Response."""
-    if settings.disabled() or target_of(method, url) is None:
+    if disabled() or target_of(method, url) is None:
         return _requests.request(method, url, **kwargs)
     return _session().request(method, url, **kwargs)
 

@@ -12,10 +12,11 @@ import requests as _requests
 from requests.adapters import HTTPAdapter
 
 from ..conveniences import Conveniences
+from ..options import disabled
 from ..pools import worker_for
 from .hosts import target_of
 from .raw_calls import RawCall
-from .settings import RequestsRuntime, common_options, disabled
+from .settings import RequestsRuntime, common_options
 
 __all__ = ["LLMAdapter", "PacedAdapter", "patch_requests", "unpatch_requests"]
 

@@ -22,13 +22,14 @@ from urllib3.util import Timeout
 
 from ..conveniences import Conveniences
 from ..jobs import in_call
+from ..options import disabled
 from ..plainly import wants_answers
 from ..pools import worker_for
 from .exchange import took
 from .hosts import Target, target_of
 from .llm_adapter import LLMAdapter, PacedAdapter
 from .raw_calls import SessionCall, must_wait
-from .settings import RequestsRuntime, checked, common_options, connections, disabled
+from .settings import RequestsRuntime, checked, common_options, connections
 
 __all__ = ["Session"]
 

@@ -5,7 +5,6 @@ Where the SDKs end a call by an exception, requests returns the Response with it
 
 from __future__ import annotations
 
-import contextvars
 import json
 import re
 from collections.abc import Callable
@@ -19,13 +18,12 @@ from requests.auth import AuthBase
 from requests.utils import rewind_body
 
 from ..books import Noted
-from ..call_job import OWNER, CallJob, launch
-from ..calls import QueuedCall, _StreamEnd
+from ..call_job import CallJob
+from ..calls import QueuedCall, StreamEnd
 from ..core.estimate import prompt_bytes
 from ..core.feedback import ANSWERED, Feedback, Kind, Outcome, Reading
 from ..core.retry import RetryPolicy
 from ..exceptions import RequestExpired
-from ..future import ResponseFuture, submitted_at
 from ..jobs import Answer, AttemptFailed, in_call
 from ..pools import account_for
 from ..steps import NEVER_AGAIN
@@ -42,7 +40,6 @@ __all__ = ["RawCall", "SessionCall", "must_wait"]
 
 _MODEL_FIELD = re.compile(rb'name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,200})\r\n')
 FORM_START = 65_536  # bytes of a form in which its model is looked for: requests writes fields before files
-_RESPONSE = ResponseFuture.of(_requests.Response)
 
 
 class _Body:
@@ -155,7 +152,7 @@ class RawCall(QueuedCall):
         self.account.news.answered(self.pool.family, readings)
         ledger = self.runtime.ledger
         if is_open(response):
-            BodyWatch.over(response, self.account.dialect, _StreamEnd(self, job, None))
+            BodyWatch.over(response, self.account.dialect, StreamEnd(self, job, None))
             ledger.opened(self)
             return Answer(response, Feedback(ANSWERED, readings), open=True)
         usage = usage_of(response, self.account.dialect)
@@ -163,46 +160,6 @@ class RawCall(QueuedCall):
             self.learn(usage)
         ledger.answered(self, usage)
         return Answer(response, Feedback(ANSWERED, readings, usage))
-
-
-class SessionCall(RawCall):
-    """A request that a session was given, and whose future is its Response.
-
-    Args:
-        session: whose hooks, cookies and redirects apply to the answer.
-        The others are as for `RawCall`; `kwargs` are those of `Session.send`.
-    """
-
-    __slots__ = ("session",)
-
-    def __init__(self, session: Session, *args: Any) -> None:
-        super().__init__(*args)
-        self.session = session
-
-    def as_future(self) -> Any:
-        """Queue it, and return at once the future that is its Response."""
-        runtime, ledger, worker = self.runtime, self.runtime.ledger, self.runtime.worker
-        self.estimated = self.cost()
-        runtime.limits.check(self.estimated)
-        job = RawJob(worker.next_sequence(), self.pool, self.estimated, **self.job_options())
-        job.worker, job.call, job.lane, job.context = worker, self, runtime.lane, contextvars.copy_context()
-        self.number, self.counted = job.sequence, True
-        future: ResponseFuture[Any] = _RESPONSE(job, OWNER, submitted_at(3))
-        ledger.submitted(self, self.estimated)
-        try:
-            launch(self, job, future)
-        except BaseException:
-            ledger.withdrawn(self)
-            raise
-        runtime.hint.submitted()
-        return future
-
-    def _send(self, transmit: Callable[..., _requests.Response]) -> _requests.Response:
-        return self.session._send_through(transmit, self.request, self.kwargs)
-
-    def conclude(self, response: _requests.Response) -> _requests.Response:
-        """What the session makes of an answer that was kept from it so far."""
-        return self.session._send_through(lambda request, **kwargs: response, self.request, self.kwargs)
 
 
 class RawJob(CallJob):
@@ -228,6 +185,36 @@ class RawJob(CallJob):
         with suppress(InvalidStateError):  # this is the child of a fork, where it was abandoned
             future.set_result(response)
         self.call.runtime.ledger.failed(self.call, error)
+
+
+class SessionCall(RawCall):
+    """A request that a session was given, and whose future is its Response.
+
+    Args:
+        session: whose hooks, cookies and redirects apply to the answer.
+        The others are as for `RawCall`; `kwargs` are those of `Session.send`.
+    """
+
+    __slots__ = ("session",)
+
+    job_kind = RawJob
+
+    def __init__(self, session: Session, *args: Any) -> None:
+        super().__init__(*args)
+        self.session = session
+
+    def _snapshot(self) -> None:
+        """It was prepared for this, and nobody else has it."""
+
+    def _declared(self) -> Any:
+        return _requests.Response
+
+    def _send(self, transmit: Callable[..., _requests.Response]) -> _requests.Response:
+        return self.session._send_through(transmit, self.request, self.kwargs)
+
+    def conclude(self, response: _requests.Response) -> _requests.Response:
+        """What the session makes of an answer that was kept from it so far."""
+        return self.session._send_through(lambda request, **kwargs: response, self.request, self.kwargs)
 
 
 def must_wait(request: Any) -> bool:

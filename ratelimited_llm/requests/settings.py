@@ -8,12 +8,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..core.retry import RetryPolicy
-from ..options import PREFIX
 from ..runtime import JOURNAL_NAMES, OWN_NAMES, Runtime
-from ..transport import _sensible_width
+from ..transport import sensible_width
 from .hosts import add_hosts, forget_hosts
 
-__all__ = ["NAMES", "RequestsRuntime", "checked", "common_options", "disabled", "forget", "set_common"]
+__all__ = ["NAMES", "RequestsRuntime", "checked", "common_options", "forget", "set_common"]
 
 NAMES = (OWN_NAMES - set(JOURNAL_NAMES)) | {"max_retries"}
 WIDTH = 1024  # connections that are kept for one host, and calls in flight at most: urllib3 makes room for all at once
@@ -42,7 +41,7 @@ class RequestsRuntime(Runtime):
 
 def connections() -> int:
     """How many calls of one session can be in flight."""
-    return min(WIDTH, _sensible_width())
+    return min(WIDTH, sensible_width())
 
 
 def checked(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,11 +61,6 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
         if retries < 0:
             raise ValueError(f"max_retries must be 0 or more, not {retries!r}")
     return {name: value for name, value in given.items() if value is not None}
-
-
-def disabled() -> bool:
-    """Whether the environment says that nothing is to be queued."""
-    return os.environ.get(PREFIX + "DISABLE", "") not in ("", "0")
 
 
 def common_options() -> dict[str, Any]:
