@@ -1,11 +1,19 @@
-"""What every test has: processes and clients that are cheap to start, which no test is about."""
+"""What every test has: its own settings and memory; clients and processes that are cheap to start; a provider."""
 
 from __future__ import annotations
 
+import gc
+import os
 from pathlib import Path
 
 import certifi
 import pytest
+
+from ratelimited_llm import pools
+from ratelimited_llm.simulator import Simulator
+
+FOREIGN = ("OPENAI_", "AZURE_OPENAI_", "GROQ_", "ANTHROPIC_", "RATELIMITED_LLM_", "REQUESTS_", "CURL_")
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,3 +30,41 @@ def cheap_starts(tmp_path_factory):
         environment.setenv("SSL_CERT_FILE", str(certificate))
         environment.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_settings(monkeypatch):
+    """Settings of whoever runs the tests change nothing, and no test knows what another has learned."""
+    for name in list(os.environ):
+        if name.startswith(FOREIGN) or name.lower() in PROXIES:
+            monkeypatch.delenv(name)
+    pools.forget()
+    yield
+    pools.forget()
+
+
+@pytest.fixture(scope="module")
+def frozen():
+    """What is there before a file of tests stays, and need not be looked through by every collection."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture
+def provider_options():
+    """What every provider of a folder is started with, unless a test says otherwise."""
+    return {}
+
+
+@pytest.fixture
+def simulator(provider_options):
+    """Start a provider: `simulator("groq", rpm=30)`; every one is stopped at the end."""
+    running = []
+
+    def start(provider="openai", **options):
+        running.append(Simulator(provider, **{**provider_options, **options}).start())
+        return running[-1]
+
+    yield start
+    for one in running:
+        one.stop()

@@ -12,50 +12,29 @@ from pathlib import Path
 
 import pytest
 
-from ratelimited_llm import OpenAI, attempt, pools
-from ratelimited_llm.simulator import Simulator
+from ratelimited_llm import OpenAI, attempt
 
 sys.path.insert(0, str(Path(__file__).parent))  # for calling.py: pytest imports files without their directory
 
 from calling import call
 
-FOREIGN = ("OPENAI_", "AZURE_OPENAI_", "GROQ_", "ANTHROPIC_", "RATELIMITED_LLM_")
-PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-
 
 @pytest.fixture(scope="module", autouse=True)
-def modules():
-    """What is there before a file of tests stays, and need not be looked through by every collection."""
-    gc.collect()
-    gc.freeze()
+def modules(frozen):
+    """Sockets and clients are looked for after each test, so collections have to be quick."""
 
 
 @pytest.fixture(autouse=True)
-def clean(monkeypatch):
-    """Settings of whoever runs the tests change nothing, and no test knows what another has learned."""
-    for name in list(os.environ):
-        if name.startswith(FOREIGN) or name.lower() in PROXIES:
-            monkeypatch.delenv(name)
-    monkeypatch.setattr(attempt, "POLICY", replace(attempt.POLICY, initial=0.02))  # rests between attempts are short
-    pools.forget()
+def clean(own_settings, monkeypatch):
+    """Rests between attempts are short, and what a test forgot open is heard of in that test."""
+    monkeypatch.setattr(attempt, "POLICY", replace(attempt.POLICY, initial=0.02))
     yield
-    pools.forget()
     gc.collect()
 
 
 @pytest.fixture
-def simulator():
-    """Start a provider: `simulator("groq", rpm=30)`; every one is stopped at the end."""
-    running = []
-
-    def start(provider="openai", **options):
-        options.setdefault("latency", 0.0)
-        running.append(Simulator(provider, **options).start())
-        return running[-1]
-
-    yield start
-    for one in running:
-        one.stop()
+def provider_options():
+    return {"latency": 0.0}
 
 
 @pytest.fixture

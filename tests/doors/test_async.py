@@ -132,7 +132,8 @@ def test_a_cancelled_task_is_not_sent_and_what_it_had_is_given_back(simulator):
     async def main():
         async with AsyncOpenAI(base_url=provider.base_url, api_key="sk-test", max_concurrency=2) as client:
             tasks = [asyncio.ensure_future(ask(client, str(number))) for number in range(6)]
-            await asyncio.sleep(0.1)
+            while not provider.counters.in_flight:
+                await asyncio.sleep(0.001)
             for task in tasks:
                 task.cancel()
             ends = await asyncio.gather(*tasks, return_exceptions=True)
@@ -227,7 +228,8 @@ def test_a_loop_that_ends_with_calls_waiting_harms_nobody(door, simulator):
         client = AsyncOpenAI(base_url=provider.base_url, api_key="sk-test", rpm=60, burst=1)
         await ask(client)
         tasks = [asyncio.ensure_future(ask(client)) for _ in range(3)]
-        await asyncio.sleep(0.01)
+        while client.status().queued < 3:
+            await asyncio.sleep(0.001)
         await client.close()
         return len(tasks)  # asyncio.run cancels them
 

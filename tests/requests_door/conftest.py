@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import random
 
 import pytest
@@ -11,10 +10,6 @@ import responses as responses_library
 
 from ratelimited_llm import pools, requests
 from ratelimited_llm.requests import settings
-from ratelimited_llm.simulator import Simulator
-
-FOREIGN = ("OPENAI_", "RATELIMITED_LLM_", "REQUESTS_", "CURL_")
-PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
 def forget():
@@ -27,24 +22,23 @@ def forget():
     pools.forget()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def modules():
-    """What is imported stays, and need not be looked through by every collection."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+@pytest.fixture(scope="module", autouse=True)
+def modules(frozen):
+    """Sockets and clients are looked for after each test, so collections have to be quick."""
 
 
 @pytest.fixture(autouse=True)
-def clean(monkeypatch):
-    """Settings of whoever runs the tests change nothing, and no test knows what another has learned."""
-    for name in list(os.environ):
-        if name.startswith(FOREIGN) or name.lower() in PROXIES:
-            monkeypatch.delenv(name)
+def clean(own_settings):
+    """What was said to all sessions is forgotten, and a socket that was forgotten open is heard of in its own test."""
     forget()
     yield
     forget()
+    gc.collect()
+
+
+@pytest.fixture
+def provider_options():
+    return {"answer": "echo", "rpm": 60_000}  # where nothing is told, calls begin slowly
 
 
 @pytest.fixture
@@ -58,26 +52,6 @@ def responses():
     """What every HTTPAdapter is answered with."""
     with responses_library.RequestsMock(assert_all_requests_are_fired=False) as mock:
         yield mock
-
-
-@pytest.fixture
-def simulator():
-    """Start a provider: `simulator("groq", rpm=30)`; every one is stopped at the end."""
-    running = []
-
-    def start(provider="openai", **options):
-        options.setdefault("answer", "echo")
-        options.setdefault("rpm", 60_000)  # where nothing is told, calls begin slowly
-        running.append(Simulator(provider, **options).start())
-        return running[-1]
-
-    yield start
-    for session in requests._shared:
-        session.cancel()
-        session.close()
-    for one in running:
-        one.stop()
-    gc.collect()  # a socket that was forgotten open is heard of here, in the test that did it
 
 
 @pytest.fixture
