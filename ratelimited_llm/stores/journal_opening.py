@@ -174,10 +174,11 @@ def _is_new(path: str, vfs: str | None, *, thorough: bool) -> bool:
     if _size(path) < SMALLEST:  # SQLite would take it as empty, and write over what is in it
         raise _no_database(path)
     still = not any(_size(path + end) for end in ("-wal", "-journal"))
+    before = _stamp(path)
     try:
         return _looked(path, vfs, still=still, thorough=thorough)
     except JournalError:
-        if not still or not _size(path + "-wal"):
+        if not still or (_stamp(path) == before and not _size(path + "-wal")):
             raise
         return _looked(path, vfs, still=False, thorough=thorough)  # somebody began to write meanwhile
 
@@ -187,13 +188,23 @@ def _looked(path: str, vfs: str | None, *, still: bool, thorough: bool) -> bool:
     try:
         # A reader of a file that nobody writes needs no log and no index, and would leave them behind.
         with closing(_connect(path, "ro&immutable=1", vfs) if still else open_for_reading(path, vfs)) as connection:
-            return _retried(lambda: _look(connection, path, thorough=thorough))
+            return _retried(lambda: _look_once(connection, path, thorough=thorough))
     except sqlite3.OperationalError as error:
         raise JournalError(f"the journal {path} cannot be read: {error}") from None
     except sqlite3.DatabaseError as error:
         if "not a database" in str(error):
             raise _no_database(path) from None
         raise _damaged(path, str(error)) from None
+
+
+def _look_once(connection: sqlite3.Connection, path: str, *, thorough: bool) -> bool:
+    """Look in one transaction: another process may be making the tables, and half of them would look like a stranger's."""
+    connection.execute("BEGIN")
+    try:
+        return _look(connection, path, thorough=thorough)
+    finally:
+        if connection.in_transaction:  # a damaged file may have ended it
+            connection.execute("ROLLBACK")
 
 
 def _look(connection: sqlite3.Connection, path: str, *, thorough: bool) -> bool:
@@ -273,6 +284,12 @@ def _retried(step: Callable[[], T]) -> T:
             if not is_locked(error) or time.monotonic() > end:
                 raise
             time.sleep(0.005)
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """What tells that a file was changed."""
+    found = os.stat(path)
+    return found.st_mtime_ns, found.st_size
 
 
 def _size(path: str) -> int:

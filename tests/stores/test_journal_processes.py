@@ -11,10 +11,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from journalling import PATIENCE, Told, answer, do, finish, key, kill, python
 
+from ratelimited_llm.stores import journal_opening
 from ratelimited_llm.stores.journal import Claimed, Elsewhere, Journal
 
 KILLS = 12
@@ -71,6 +73,36 @@ def test_two_processes_never_send_the_same_call_and_both_have_all_answers(path: 
     with Journal(path) as journal:
         stats = journal.stats()
         assert (stats.answered, stats.unfinished, stats.failed) == (120, 0, 0)
+
+
+def test_a_file_that_another_process_is_just_making_is_no_strangers(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one commits its tables between two looks of this one."""
+    plain = journal_opening.open_for_reading
+    made: list[Journal] = []
+
+    def between(*args: Any) -> sqlite3.Connection:
+        connection = plain(*args)
+
+        def traced(statement: str) -> None:
+            if "type = 'table'" in statement:
+                connection.set_trace_callback(None)
+                made.append(Journal(path))
+
+        if not made:
+            monkeypatch.setattr(journal_opening, "open_for_reading", plain)
+            connection.set_trace_callback(traced)
+        return connection
+
+    monkeypatch.setattr(journal_opening, "open_for_reading", between)
+    with closing(sqlite3.connect(path)) as other:  # whoever has begun is not still any more
+        other.execute("PRAGMA journal_mode = WAL")
+        other.executescript("CREATE TABLE brief (x); DROP TABLE brief")
+        with Journal(path) as journal:
+            do(journal, 1)
+            assert journal.trouble is None
+    made.pop().close()
 
 
 WORK_UNTIL_KILLED = """
