@@ -30,9 +30,10 @@ def modules(frozen):
 @pytest.fixture(autouse=True)
 def clean(own_settings):
     """Whatever a test opened is closed when it ends, and no thread but those that end by themselves is left."""
+    before = set(threading.enumerate())
     yield
     gc.collect()  # what was forgotten open is heard of here, in the test that did it
-    names = [thread.name for thread in threading.enumerate()]
+    names = [thread.name for thread in set(threading.enumerate()) - before]
     assert [name for name in names if name.startswith("ratelimited-llm-") and not name.startswith(STAY)] == []
 
 

@@ -82,7 +82,11 @@ def test_a_failure_is_tried_again_by_the_next_run(start: Start) -> None:
     assert double.calls == ["a", "a"]
 
 
-@pytest.mark.parametrize("value", [{1, 2}, (1, 2), {1: "a"}, float("nan"), object(), b"x"], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [{1, 2}, (1, 2), {1: "a"}, float("nan"), object(), b"x"],
+    ids=["set", "tuple", "int key", "nan", "object", "bytes"],
+)
 def test_what_json_would_change_is_delivered_and_not_kept(
     start: Start, value: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
