@@ -7,6 +7,7 @@
     +-- WorkerStopped        (RuntimeError)            submitted after close(), or dropped by it, or by a fork
     +-- CostLimitReached     (RuntimeError)            sending this call could have cost more than max_cost
     +-- JournalError         (OSError)                 the file of a journal cannot be used as one
+    +-- SharedStoreLost      (OSError)                 the limits that several processes share are out of reach
 
 Each also subclasses what an old `except` line would catch, carries its numbers as attributes, and ends its
 message with what to change.
@@ -25,6 +26,7 @@ __all__ = [
     "QueueFull",
     "RateLimitedLLMError",
     "RequestExpired",
+    "SharedStoreLost",
     "WorkerStopped",
 ]
 
@@ -136,3 +138,10 @@ class CostLimitReached(RateLimitedLLMError, RuntimeError):
 
 class JournalError(RateLimitedLLMError, OSError):
     """The file that was given as journal cannot be used as one; nothing in it was changed."""
+
+
+class SharedStoreLost(RateLimitedLLMError, OSError):
+    """The server or file of `budget=` that keeps what several processes share cannot be used at present.
+
+    The message names a host and port, or a path, and never a user, a password or a query.
+    """

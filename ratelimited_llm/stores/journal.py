@@ -17,6 +17,7 @@ import logging
 import math
 import os
 import sqlite3
+import sys
 import threading
 import time
 import weakref
@@ -320,7 +321,7 @@ def _age(name: str, value: Any, *, zero: bool = False) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name}= takes seconds, not {type(value).__name__}")
-    if not (value > 0 or (zero and value == 0)) or not math.isfinite(value):
+    if not (0 < value < sys.float_info.max or (zero and value == 0)):
         raise ValueError(f"{name}={value!r} is no age; give seconds above 0, or None")
     return float(value)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 __all__ = ["Claimed", "Elsewhere", "JournalStats", "Place", "Recorded", "harmless"]
 
@@ -37,6 +38,8 @@ class Recorded:
     body: bytes
     seconds: float
     at: float = 0.0
+
+    elsewhere: ClassVar[Literal[False]] = False  # see `queues.answers.Delivered`
 
 
 @dataclass(frozen=True, slots=True)

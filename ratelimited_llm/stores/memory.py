@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import weakref
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from ..core.feedback import Feedback, Kind
 from ..core.limiter import Limiter, Survey
@@ -21,8 +22,15 @@ MOST_POOLS = 4_096  # beyond that, pools with nothing in flight are forgotten, t
 class Listener(Protocol):
     """A driver that may be told to wait for a call which another driver has sent."""
 
+    @property
+    def waiting(self) -> int:
+        """How many calls wait, of any pool."""
+
     def freed(self, pool: LimitedPool) -> None:
         """A call of this pool has ended, which somebody waited for. Must not block, nor call back."""
+
+    def cancel_queued(self, which: Callable[[Any], bool]) -> int:
+        """Cancel every waiting call that `which` accepts; answers how many. Called without a lock of the budget's."""
 
 
 class MemoryBudget:
@@ -47,11 +55,14 @@ class MemoryBudget:
             limiter = self._limiters.get(pool)
             if limiter is None:
                 self._make_room()
-                limiter = self._limiters[pool] = pool.limiter()
+                limiter = self._limiters[pool] = self._new_limiter(pool, now)
             wait = limiter.reserve(key, cost, now, urgent=urgent)
             if wait == math.inf and len(self._listeners) > 1:
                 self._full.add(pool)
             return wait
+
+    def _new_limiter(self, pool: LimitedPool, now: float) -> Limiter:
+        return pool.limiter()
 
     def observe(self, pool: LimitedPool, key: int, feedback: Feedback, now: float) -> None:
         with self._lock:

@@ -1,8 +1,27 @@
-"""Lets the tests of each backend import the contract: pytest imports files without their directory."""
+"""What the tests of the stores have in common: importable helpers, and a real server, started once."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+import pytest
+
+# For contract.py and its like, and for servers.py: pytest imports files without their directory.
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+from servers import KeyServer, server_binaries, valkey_server  # noqa: E402
+
+
+@pytest.fixture(scope="session", params=server_binaries() or [pytest.param("", marks=pytest.mark.skip("no server"))])
+def running(request):
+    """One server of each kind that is installed."""
+    with valkey_server(server_binaries()[request.param]) as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: KeyServer):
+    """An empty one."""
+    running.say("FLUSHALL")
+    return running
