@@ -7,11 +7,13 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 from .async_turn import TaskTurn
+from .budgets import own_budget
+from .core.checks import whole
 from .core.feedback import ANSWERED, Feedback
 from .core.limits import RateLimits
 from .core.request import Cost, Priority, Usage
 from .core.retry import RetryPolicy
-from .function_job import OwnLimits
+from .function_job import OwnLimits, checked_classes, checked_worker
 from .jobs import UNTRIED
 from .options import CallOptions, split_limits
 from .refusals import outcome_of
@@ -21,6 +23,18 @@ from .worker import RateLimitedWorker
 __all__ = ["AsyncRateLimitedWorker"]
 
 T = TypeVar("T")
+
+
+class TaggedTurn(TaskTurn):
+    """A turn of a coroutine function."""
+
+    __slots__ = ("options",)
+
+    options: CallOptions
+
+    @property
+    def tag(self) -> str:
+        return self.options.tag
 
 
 class AsyncRateLimitedWorker:
@@ -35,6 +49,7 @@ class AsyncRateLimitedWorker:
         usage: makes the tokens that a call really used (a number, or a `Usage`) of its result; None to believe the
             estimate.
         worker: a worker to share; None for one of its own.
+        budget, budget_name, on_budget_lost, tag: as for `RateLimitedExecutor`.
         **limit_options: limits by name.
 
     May be used from any event loop, and from several at once. Cancelling the task cancels the call.
@@ -54,15 +69,24 @@ class AsyncRateLimitedWorker:
         deadline: float | None = None,
         usage: Callable[[Any], int | Usage] | None = None,
         worker: RateLimitedWorker | None = None,
+        budget: str | None = None,
+        budget_name: str | None = None,
+        on_budget_lost: str | None = None,
+        tag: str = "",
         **limit_options: Any,
     ) -> None:
         self._limits = split_limits(limits, limit_options)
-        self._pool = OwnLimits(self._limits)
-        self._policy = RetryPolicy(max_retries=max_retries)
-        self._retry_on = retry_on if isinstance(retry_on, tuple) else (retry_on,)
-        self._options = CallOptions(priority=priority, tenant=tenant, deadline=deadline)
+        if worker is not None and budget is not None:
+            raise TypeError("give worker= or budget=, not both: a worker has its budget")
+        shared, name = own_budget(budget, budget_name, on_budget_lost, repr(self._limits))
+        self._pool = OwnLimits(self._limits, name)
+        self._policy = RetryPolicy(max_retries=whole("max_retries", max_retries, 0))
+        self._retry_on = checked_classes(retry_on)
+        self._options = CallOptions(priority=priority, tenant=tenant, deadline=deadline, tag=tag)
+        if usage is not None and not callable(usage):
+            raise TypeError(f"usage must be a function of the result, or None, not {usage!r}")
         self._usage = usage
-        self._worker = worker or RateLimitedWorker()
+        self._worker = checked_worker(worker) or RateLimitedWorker(budget=shared)
 
     @property
     def limits(self) -> RateLimits:
@@ -77,6 +101,7 @@ class AsyncRateLimitedWorker:
         priority: int | str | None = None,
         tenant: str | None = None,
         deadline: float | None = None,
+        tag: str | None = None,
         **kwargs: Any,
     ) -> T:
         """Wait for a turn, and return what `await fn(*args, **kwargs)` returns.
@@ -85,7 +110,7 @@ class AsyncRateLimitedWorker:
             fn: a coroutine function; called again for another attempt.
             *args, **kwargs: its own.
             tokens: model tokens that it will probably cost, for limits on tokens.
-            priority, tenant, deadline: of this call; None for the worker's own.
+            priority, tenant, deadline, tag: of this call; None for the worker's own.
 
         Raises:
             BudgetExceeded: it asks for more than a whole limit.
@@ -96,7 +121,7 @@ class AsyncRateLimitedWorker:
             raise ValueError(f"tokens must be a whole number from 0 up, not {tokens!r}")
         cost = Cost(tokens, tokens, tokens, 0)
         self._limits.check(cost)
-        job = self._job(cost, self._options.replace(priority=priority, tenant=tenant, deadline=deadline))
+        job = self._job(cost, self._options.replace(priority=priority, tenant=tenant, deadline=deadline, tag=tag))
         self._worker.submit(job)
         while True:
             await job.wait()
@@ -105,13 +130,18 @@ class AsyncRateLimitedWorker:
             except BaseException as error:
                 self._failed(job, error)
                 continue
-            self._worker.answered(job, Feedback(ANSWERED, usage=self._used(result)))
+            try:
+                used = self._used(result)
+            except BaseException:
+                self._worker.answered(job, Feedback(ANSWERED))  # it was, whatever `usage` makes of it
+                raise
+            self._worker.answered(job, Feedback(ANSWERED, usage=used))
             return result
 
     def _job(self, cost: Cost, options: CallOptions) -> TaskTurn:
         worker, now = self._worker, self._worker.clock()
         wait = options.allowed_wait
-        return TaskTurn(
+        job = TaggedTurn(
             worker,
             worker.next_sequence(),
             self._pool,
@@ -121,6 +151,8 @@ class AsyncRateLimitedWorker:
             submitted_at=now,
             expires_at=None if wait is None else now + wait,
         )
+        job.options = options
+        return job
 
     def _failed(self, job: TaskTurn, error: BaseException) -> None:
         """Have it tried again, if such an error is worth it; raises it otherwise."""
@@ -132,7 +164,9 @@ class AsyncRateLimitedWorker:
 
     def _used(self, result: Any) -> Usage | None:
         used = None if self._usage is None else self._usage(result)
-        return Usage(used, 0) if isinstance(used, int) else used
+        if used is None or isinstance(used, Usage):
+            return used
+        return Usage(whole("what usage= answers", used, 0, ", or a Usage"), 0)
 
     async def map(
         self,

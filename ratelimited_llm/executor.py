@@ -10,11 +10,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import lifecycle
+from .budgets import own_budget
 from .core.limits import RateLimits
 from .core.request import Cost, Priority
 from .core.retry import RetryPolicy
 from .core.sizes import SizeClasses
-from .function_job import NO_TOKENS, OWNER, FunctionJob, OwnLimits, Terms, report_usage
+from .function_job import (
+    NO_TOKENS,
+    OWNER,
+    FunctionJob,
+    OwnLimits,
+    Terms,
+    checked_classes,
+    checked_worker,
+    report_usage,
+)
 from .jobs import in_call
 from .light_future import LightFuture
 from .options import CallOptions, split_limits
@@ -41,6 +51,12 @@ class RateLimitedExecutor(Executor):
         max_queue, max_queue_per_tenant, on_full, ageing, weights, size_classes: see `RateLimitedWorker`.
         priority, tenant, deadline: of calls that do not say otherwise by `with_options`.
         worker: a worker to share; None for one of its own.
+        budget: "sqlite", "redis://..." and the like to share the limits with other processes (see `budgets`); None
+            or "memory" for this process alone.
+        budget_name: what the limits are called there: who states the same name spends the same limits. None for a name
+            made of the limits, so that equal ones are the same.
+        on_budget_lost: without that store, "local" (None) goes on with a part of the limits, "raise" fails the calls.
+        tag: a name by which calls can be cancelled together, from anywhere that shares the budget.
         journal: path of a file that keeps results (JSON values) for the next run; needs `key`.
         key: a function of the call's own arguments: what tells it from other calls of the same function, as JSON.
 
@@ -68,12 +84,20 @@ class RateLimitedExecutor(Executor):
         tenant: str = "",
         deadline: float | None = None,
         worker: RateLimitedWorker | None = None,
+        budget: str | None = None,
+        budget_name: str | None = None,
+        on_budget_lost: str | None = None,
+        tag: str = "",
         journal: Any = None,
         key: Callable[..., Any] | None = None,
         **limit_options: Any,
     ) -> None:
         self._limits = split_limits(limits, limit_options)
-        self._worker = worker or RateLimitedWorker(
+        if worker is not None and budget is not None:
+            raise TypeError("give worker= or budget=, not both: a worker has its budget")
+        shared, name = own_budget(budget, budget_name, on_budget_lost, repr(self._limits))
+        self._worker = checked_worker(worker) or RateLimitedWorker(
+            budget=shared,
             max_queue=max_queue,
             max_queue_per_tenant=max_queue_per_tenant,
             on_full=on_full,
@@ -84,8 +108,8 @@ class RateLimitedExecutor(Executor):
         self._tokens = _checked_tokens(tokens)
         self._memory = None if journal is None and key is None else _memory(journal, key)
         policy = RetryPolicy(max_retries=_checked_retries(max_retries))
-        options = CallOptions(priority=priority, tenant=tenant, deadline=deadline)
-        self._terms = Terms(options, OwnLimits(self._limits), policy, _checked_classes(retry_on))
+        options = CallOptions(priority=priority, tenant=tenant, deadline=deadline, tag=tag)
+        self._terms = Terms(options, OwnLimits(self._limits, name), policy, checked_classes(retry_on))
 
     @property
     def limits(self) -> RateLimits:
@@ -99,6 +123,7 @@ class RateLimitedExecutor(Executor):
         priority: int | str | None = None,
         tenant: str | None = None,
         deadline: float | None = None,
+        tag: str | None = None,
     ) -> RateLimitedExecutor:
         """The same executor, queue and limits, with other options for the calls submitted through it.
 
@@ -107,10 +132,11 @@ class RateLimitedExecutor(Executor):
             priority: "high", "normal", "low", a `Priority`, or 0 (first) to 10 (last).
             tenant: whose turn it takes.
             deadline: seconds from submit after which a call is not worth starting.
+            tag: a name by which calls can be cancelled together.
         """
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        options = self._terms.options.replace(priority=priority, tenant=tenant, deadline=deadline)
+        options = self._terms.options.replace(priority=priority, tenant=tenant, deadline=deadline, tag=tag)
         twin._terms = Terms(options, self._terms.pool, self._terms.policy, self._terms.retry_on)
         if tokens is not None:
             twin._tokens = _checked_tokens(tokens)
@@ -244,13 +270,6 @@ def _checked_retries(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f"max_retries must be a whole number from 0 up, not {value!r}")
     return value
-
-
-def _checked_classes(value: Any) -> tuple[type[BaseException], ...]:
-    classes = value if isinstance(value, tuple) else (value,)
-    if not all(isinstance(each, type) and issubclass(each, BaseException) for each in classes):
-        raise TypeError(f"retry_on must be an exception class or a tuple of them, not {value!r}")
-    return classes
 
 
 def _checked_amount(value: object) -> int:

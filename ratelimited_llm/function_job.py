@@ -18,7 +18,16 @@ from .options import CallOptions
 from .refusals import outcome_of
 from .worker import RateLimitedWorker
 
-__all__ = ["NO_TOKENS", "OWNER", "FunctionJob", "OwnLimits", "Terms", "report_usage"]
+__all__ = [
+    "NO_TOKENS",
+    "OWNER",
+    "FunctionJob",
+    "OwnLimits",
+    "Terms",
+    "checked_classes",
+    "checked_worker",
+    "report_usage",
+]
 
 _reported = threading.local()
 
@@ -44,12 +53,18 @@ def report_usage(tokens: int | None = None, *, input_tokens: int = 0, output_tok
 
 
 class OwnLimits:
-    """The pool of an executor: limits that are the caller's own."""
+    """The pool of an executor: limits that are the caller's own. Equal only to itself.
 
-    __slots__ = ("limits",)
+    Args:
+        limits: what may be spent.
+        name: what they are called where other processes share them; None for limits of this process alone.
+    """
 
-    def __init__(self, limits: RateLimits) -> None:
+    __slots__ = ("limits", "shared_name")
+
+    def __init__(self, limits: RateLimits, name: str | None = None) -> None:
         self.limits = limits
+        self.shared_name = name
 
     def limiter(self) -> Limiter:
         return Limiter(self.limits, charge="settle", learn=False, ramp=False)
@@ -99,6 +114,10 @@ class FunctionJob(FutureJob):
         self.fn = fn
         self.args = args
 
+    @property
+    def tag(self) -> str:
+        return self.terms.options.tag
+
     def send(self) -> Answer:
         _reported.usage = None
         try:
@@ -139,3 +158,18 @@ class _Owner:
 OWNER = _Owner()
 NO_TOKENS = Cost()
 PLAINLY_ANSWERED = Feedback(ANSWERED)
+
+
+def checked_classes(value: Any) -> tuple[type[BaseException], ...]:
+    """`retry_on`, as a tuple of exception classes."""
+    classes = value if isinstance(value, tuple) else (value,)
+    if not all(isinstance(each, type) and issubclass(each, BaseException) for each in classes):
+        raise TypeError(f"retry_on must be an exception class or a tuple of them, not {value!r}")
+    return classes
+
+
+def checked_worker(worker: Any) -> RateLimitedWorker | None:
+    """`worker`, when it is one."""
+    if worker is not None and not isinstance(worker, RateLimitedWorker):
+        raise TypeError(f"worker must be a RateLimitedWorker or None, not {worker!r}")
+    return worker

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .crew import Crew
     from .worker import RateLimitedWorker
 
-__all__ = ["answered_by", "leave", "register", "resumes_with", "watch_crew"]
+__all__ = ["answered_by", "at_the_end", "leave", "register", "resumes_with", "watch_crew"]
 
 SILENT = 1.0  # seconds of draining before a word is said about it
 LAST_ANSWERS = 4.5  # seconds that what is in flight has after Ctrl-C, so that the process is gone within five
@@ -40,6 +40,7 @@ _answered: list[Callable[[], int]] = []
 _resumes: list[Callable[[], str | None]] = []
 _dropped = False  # Ctrl-C has ended the draining
 _struck = False  # the same, and it was not Ctrl-C that had ended the script
+_last: list[Callable[[], None]] = []
 _left: list[tuple[float, int]] = []  # `with` blocks that were left by Ctrl-C: when, and how many calls they cancelled
 
 
@@ -66,6 +67,12 @@ def resumes_with(path: Callable[[], str | None]) -> None:
     """Tell which journal keeps the answers, for the last words after Ctrl-C; None when none does."""
     if path not in _resumes:
         _resumes.append(path)
+
+
+def at_the_end(close: Callable[[], None]) -> None:
+    """Have this called when the process ends and nothing can be sent any more; it must not take long."""
+    if close not in _last:
+        _last.append(close)
 
 
 def leave(cancel: Callable[[], int], wait: Callable[[float], object], wish: str | None = None) -> bool:
@@ -272,6 +279,9 @@ def _close() -> None:
         _drain()
     for worker in _all():
         worker.shutdown(wait=False)
+    for close in _last:
+        with suppress(Exception, KeyboardInterrupt):
+            close()
     if _struck:
         _end_as_interrupted()
 

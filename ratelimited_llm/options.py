@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from .core.checks import seconds, text
 from .core.limits import ALIASES, RateLimits
 from .core.request import Priority
 
@@ -27,6 +27,7 @@ class CallOptions:
         deadline: seconds from submit that the whole life of the call may last; None for no bound.
         max_wait: seconds that it may wait in the queue; None for no bound.
         mode: "future" or "blocking".
+        tag: a name by which calls can be cancelled together, from anywhere that shares the budget.
         rank: the priority as a number.
     """
 
@@ -35,20 +36,17 @@ class CallOptions:
     deadline: float | None = None
     max_wait: float | None = None
     mode: str = "future"
+    tag: str = ""
     rank: int = field(init=False, default=5, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rank", Priority.parse(self.priority))
-        if not isinstance(self.tenant, str):
-            raise TypeError(f"tenant must be a string, not {self.tenant!r}")
+        for name in ("tenant", "tag"):
+            text(name, getattr(self, name))
         for name in ("deadline", "max_wait"):
             value = getattr(self, name)
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
-            if math.isnan(value) or value <= 0:
-                raise ValueError(f"{name} must be above 0 seconds, not {value!r}; None means no bound")
+            if value is not None:
+                seconds(name, value)
         if self.mode not in ("future", "blocking"):
             raise ValueError(f'mode must be "future" or "blocking", not {self.mode!r}')
 

@@ -11,22 +11,25 @@ import hashlib
 import os
 import threading
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from urllib.parse import urlsplit, urlunsplit
 
+from .budgets import budget_for, checked_on_lost, forget_budgets
+from .core.checks import amount, whole
 from .core.estimate import TokenEstimator
 from .core.limiter import Limiter
 from .core.limits import RateLimits
 from .core.sizes import SizeClasses
 from .news import News
 from .providers import Dialect
-from .stores.memory import MemoryBudget
+from .stores.spelling import checked_budget
 from .worker import RateLimitedWorker
 
-__all__ = ["Account", "CallPool", "QueueSettings", "account_for", "forget", "worker_for"]
+__all__ = ["Account", "CallPool", "QueueSettings", "account_for", "canonical", "forget", "worker_for"]
 
 _lock = threading.Lock()
-_budget = MemoryBudget()
 _workers: weakref.WeakValueDictionary[QueueSettings, RateLimitedWorker] = weakref.WeakValueDictionary()
 
 
@@ -34,7 +37,6 @@ def _after_fork_in_child() -> None:
     # Threads that are not there may have held these.
     global _lock
     _lock = threading.Lock()
-    _budget.after_fork()
 
 
 if hasattr(os, "register_at_fork"):
@@ -51,6 +53,7 @@ class CallPool:
     limits: RateLimits
     family: str
     dialect: Dialect = field(repr=False, compare=False)
+    _hash: int = field(init=False, repr=False, compare=False)
 
     def limiter(self) -> Limiter:
         return Limiter(
@@ -59,8 +62,19 @@ class CallPool:
             smoothing=self.dialect.request_smoothing,
         )
 
-    def __hash__(self) -> int:  # the generated one would hash every limit at every look-up
-        return hash((self.base_url, self.key_digest, self.family))
+    @property
+    def shared_name(self) -> str | None:
+        """What these limits are called where other processes share them; the key is in it as a digest only.
+
+        None when nobody knows whose they are.
+        """
+        return f"{self.base_url}|{self.key_digest}|{self.family}" if self.base_url else None
+
+    def __hash__(self) -> int:  # the generated one would hash every limit at every look-up, of which a call has a dozen
+        return self._hash
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.base_url, self.key_digest, self.family)))
 
 
 class Account:
@@ -88,9 +102,23 @@ class Account:
         return pool
 
 
-@lru_cache(maxsize=1024)
 def account_for(provider: str, base_url: str, key: str, limits: RateLimits, dialect: Dialect) -> Account:
     """The account of a key at a base URL; the same object for the same arguments. The key itself is not kept in it."""
+    return _account(provider, canonical(base_url), key, limits, dialect)
+
+
+@lru_cache(maxsize=1024)
+def canonical(base_url: str) -> str:
+    """A base URL as all who mean the same write it: scheme and host in lower case, no slash at the end, no query."""
+    with suppress(ValueError):
+        url = urlsplit(base_url)
+        place = url.netloc.rpartition("@")[2].lower()
+        return urlunsplit((url.scheme.lower(), place, url.path.rstrip("/"), "", ""))
+    return base_url.rstrip("/")
+
+
+@lru_cache(maxsize=1024)
+def _account(provider: str, base_url: str, key: str, limits: RateLimits, dialect: Dialect) -> Account:
     digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return Account(provider, base_url, digest, limits, dialect)
 
@@ -105,6 +133,21 @@ class QueueSettings:
     ageing: float | None = None
     weights: tuple[tuple[str, float], ...] = ()
     size_classes: SizeClasses | bool | None = None
+    budget: str | None = field(default=None, repr=False)  # a URL may hold a password
+    on_budget_lost: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_queue", "max_queue_per_tenant"):
+            if getattr(self, name) is not None:
+                whole(name, getattr(self, name), 1, ", or None for no cap")
+        if self.on_full not in ("block", "raise"):  # here, since what makes no sense may not be hashable
+            raise ValueError(f'on_full must be "block" or "raise", not {self.on_full!r}')
+        if self.ageing is not None:
+            amount("ageing", self.ageing, "a number of seconds")
+        object.__setattr__(self, "size_classes", SizeClasses.read(self.size_classes))
+        # As it is checked, so that equal ones are equal, and what the environment says counts as of now.
+        object.__setattr__(self, "budget", checked_budget(self.budget))
+        object.__setattr__(self, "on_budget_lost", checked_on_lost(self.on_budget_lost))
 
 
 def worker_for(settings: QueueSettings) -> RateLimitedWorker:
@@ -113,7 +156,7 @@ def worker_for(settings: QueueSettings) -> RateLimitedWorker:
         worker = _workers.get(settings)
         if worker is None or worker.closed:
             worker = _workers[settings] = RateLimitedWorker(
-                budget=_budget,
+                budget=budget_for(settings.budget or "memory", settings.on_budget_lost or "local"),
                 max_queue=settings.max_queue,
                 max_queue_per_tenant=settings.max_queue_per_tenant,
                 on_full=settings.on_full,
@@ -126,5 +169,5 @@ def worker_for(settings: QueueSettings) -> RateLimitedWorker:
 
 def forget() -> None:
     """Forget all limits that were learned and all budget that was spent, as after a new start of the process."""
-    _budget.clear()
-    account_for.cache_clear()
+    forget_budgets()
+    _account.cache_clear()

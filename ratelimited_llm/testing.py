@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .core.bounds import Bounds
+from .core.checks import number, text, whole
 from .core.dispatcher import Dispatcher, Impossible, Send, Wait
 from .core.feedback import ANSWERED, Feedback, Kind, Outcome, Reading
 from .core.limiter import Limiter
@@ -49,6 +50,10 @@ class VirtualClock:
         self.now += seconds
 
 
+MOST_TOKENS = 10**12
+TELLS = ("everything", "headers", "wait", "seconds", "nothing")
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of a simulated run.
@@ -73,6 +78,19 @@ class Call:
     deadline: float | None = None
     latency: float | None = None
     cancel_at: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("at", "deadline", "latency", "cancel_at"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 <= number(name, value, "a number of seconds") < math.inf:
+                raise ValueError(f"{name} must be a finite number of seconds from 0 up, not {value!r}")
+        for name in ("prompt", "output", "max_tokens"):
+            value = getattr(self, name)
+            if value is not None and whole(name, value, 0) > MOST_TOKENS:
+                raise ValueError(f"{name} must be at most {MOST_TOKENS:,} tokens")
+        Priority.parse(self.priority)
+        for name in ("tenant", "pool"):
+            text(name, getattr(self, name))
 
 
 def call(at: float = 0.0, **fields: Any) -> Call:
@@ -158,6 +176,23 @@ def simulate(
         Everything that happened.
     """
 
+    if not isinstance(limits, RateLimits):
+        raise TypeError(f"limits must be a RateLimits value, not {limits!r}")
+    if tells not in TELLS:
+        raise ValueError(f"tells must be one of {', '.join(map(repr, TELLS))}, not {tells!r}")
+    if charge not in (None, "reserve", "settle", "actual"):
+        raise ValueError(f'charge must be "reserve", "settle", "actual" or None to find out, not {charge!r}')
+    number("until", until, "a number of seconds")
+    if provider is not None and not callable(provider) and not hasattr(provider, "admit"):
+        raise TypeError(f"provider must be an Enforcement, a function that makes one of a name, or None: {provider!r}")
+    for name, pair in (("latency", latency if isinstance(latency, tuple) else (0, 0)), ("network", network)):
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise TypeError(f"{name} must be two numbers of seconds, not {pair!r}")
+    least, most = latency if isinstance(latency, tuple) else (latency, latency)
+    for name, value in (("latency", least), ("latency", most), ("network", network[0]), ("network", network[1])):
+        if not 0.0 <= number(name, value, "a number of seconds") < math.inf:
+            raise ValueError(f"{name} must be made of finite seconds from 0 up, not {value!r}")
+
     def make() -> Limiter:
         return Limiter(limits, charge=charge, learn=learn, ramp=ramp, **limiter_options)
 
@@ -212,10 +247,18 @@ class _Simulation:
         for index, each in enumerate(self.calls):
             self.at(each.at, lambda now, index=index: self._submit(index, now))  # type: ignore[misc]
         while self.events and self.events[0][0] <= until:
-            now = self.events[0][0]
-            while self.events and self.events[0][0] <= now:
-                heapq.heappop(self.events)[2](now)
-            self._step(now)
+            self.advance()
+        return self.close()
+
+    def advance(self) -> None:
+        """Have everything happen that happens next."""
+        now = self.events[0][0]
+        while self.events and self.events[0][0] <= now:
+            heapq.heappop(self.events)[2](now)
+        self._step(now)
+
+    def close(self) -> Run:
+        """Say what has become of the calls."""
         for index, request in enumerate(self.requests):
             if request is not None:
                 self.result.states[index] = request.state

@@ -23,6 +23,9 @@ MEMORY = 120.0  # seconds of refusals that count; older ones may speak of anothe
 PATIENCE = 2.0  # how many times the measured span passes without a refusal before the pace is raised ...
 MOST_PATIENCE = 60.0  # ... and the seconds that this is at most: each raise is a refusal if nothing has changed
 PRESS = 1.25  # factor of one such raise
+REASSURED = 4.0  # seconds without a refusal that are enough when the provider says that there is plenty ...
+REASSURED_PRESS = 2.0  # ... and the factor of a raise then: what refused was something else
+REASSURED_STEP = 0.5  # seconds from one such raise to the next: a refusal would be back by then
 STEP = 12.0  # calls between one raise and the next: more than a quarter of them is what a refusal can hide behind
 DROUGHT = 3  # refusals in a row, with a pause before each, that are more than an empty bucket
 SUDDEN = 4.0  # how many times more came at once than a bucket could have gathered: then it is a window
@@ -54,13 +57,14 @@ class Calibrator:
         capacity: units that went through before the first refusal.
     """
 
-    __slots__ = ("_marks", "_press_at", "_pressed", "capacity", "rate")
+    __slots__ = ("_marks", "_press_at", "_pressed", "_reassured", "capacity", "rate")
 
     def __init__(self) -> None:
         self.rate = math.inf
         self.capacity = 0.0
         self._marks: deque[_Mark] = deque(maxlen=64)
         self._press_at = math.inf
+        self._reassured = False  # the provider has said since the last refusal that there is plenty
         self._pressed: tuple[float, float] | None = None  # since when the pace is being raised, and from which rate
 
     def refused(
@@ -99,7 +103,18 @@ class Calibrator:
         self._measure(trail, guess)
         span = mark.sent_at - self._marks[0].sent_at
         self._press_at = now + min(PATIENCE * span + 2.0, MOST_PATIENCE)
+        self._reassured = False
         return window
+
+    def reassure(self, sent_at: float) -> None:
+        """An answer says that at least half of the limit is left: the refusals were of another kind, and may be over.
+
+        Args:
+            sent_at: when its request left; one that left before the last refusal says nothing.
+        """
+        if not self._reassured and self._marks and sent_at > self._marks[-1].sent_at:
+            self._reassured = True
+            self._press_at = min(self._press_at, self._marks[-1].sent_at + REASSURED)
 
     def _forget_drought(self, trail: Trail) -> None:
         """A provider that refused everybody for a while says nothing about its rate by that."""
@@ -173,6 +188,7 @@ class Calibrator:
             return False
         if self._pressed is None:
             self._pressed = (now, self.rate)
-        self.rate *= PRESS
-        self._press_at = now + max(1.0, STEP * self._marks[-1].amount / self.rate)
+        self.rate *= REASSURED_PRESS if self._reassured else PRESS
+        step = max(1.0, STEP * self._marks[-1].amount / self.rate)
+        self._press_at = now + (REASSURED_STEP if self._reassured else step)
         return True

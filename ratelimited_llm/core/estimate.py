@@ -14,18 +14,26 @@ BYTES_PER_TOKEN = 4.0  # English prose has 4.4 characters to a token, code 4.3, 
 MEMORY = 0.1  # how much of each answer goes into what is remembered
 IMAGE_BYTES = 4 * 765  # a high-detail image is 765 tokens at OpenAI; a data URL's own length says nothing
 MESSAGE_BYTES = 12  # a message's frame is about three tokens
+UNGUARDED = 10_000  # parts of a body that are counted before it is asked whether they were counted already
 LABELS = frozenset({"model", "role", "type", "id", "name", "user", "detail", "format", "encoding_format"})
 
 
 def prompt_bytes(body: object) -> int:
     """Count the UTF-8 bytes of all text in a request body: prompts, messages, tools, in whatever shape."""
-    total = 0
+    total = looked_at = 0
     stack = [body]
+    seen: set[int] = set()
     while stack:
         item = stack.pop()
         if isinstance(item, str):
             total += _text_bytes(item)
-        elif isinstance(item, Mapping):
+            continue
+        looked_at += 1
+        if looked_at > UNGUARDED:  # it may contain itself, and a set from the start would cost every call
+            if id(item) in seen:
+                continue
+            seen.add(id(item))
+        if isinstance(item, Mapping):
             if "role" in item:
                 total += MESSAGE_BYTES
             stack.extend(value for key, value in item.items() if key not in LABELS)

@@ -6,6 +6,7 @@ measurement. What is not configured is learned: one call goes first, and its ans
 
     meter, mirrors    what a limit holds, under which charging rule
     drift             what others spend of it
+    among_others      limits that other processes share
     calibrator        what it gives, when nobody tells
     claims            how far what a provider says is believed
     pause, ramp       who may go at all, after trouble and into the unknown
@@ -18,11 +19,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ..exceptions import BudgetExceeded
+from .among_others import AmongOthers
 from .claims import MAX_WAIT, plausible, sane, told_wait, window_end
 from .feedback import Feedback, Kind, Reading
 from .limits import PERIODS, RateLimits
-from .meter import Meter
-from .mirrors import Mirrors, charges
+from .meter import Meter, unrounded
+from .mirrors import CORRECTED, Mirrors, charges
 from .pause import FIRST_PAUSE, Pause
 from .ramp import Ramp
 from .request import Cost, Usage
@@ -65,7 +67,7 @@ class _Flight:
     undone: bool = False
 
 
-class Limiter:
+class Limiter(AmongOthers):
     """The limits of one pool as they stand at the provider.
 
     Args:
@@ -74,6 +76,10 @@ class Limiter:
         smoothing: seconds over which requests are judged, when the provider says less than a minute.
         learn: whether answers may teach limits that were not configured (False: the limits are the caller's own).
         ramp: whether a first burst starts on a ramp.
+
+    Attributes:
+        limits: what this process may use of what is configured.
+        stated: what is configured for all.
 
     Not thread-safe: one driver owns it. Every `now` is in seconds of the same monotonic clock.
     """
@@ -89,6 +95,11 @@ class Limiter:
     ) -> None:
         self.limits = limits.spendable()
         self._given = limits  # with the share, which what answers tell is still to be divided by
+        self.stated = limits
+        self._counts = True  # what is left; False: somebody else does, see `counted_elsewhere`
+        self._wholes: dict[str, float] = {}  # limits as they were told, of which our part may be less
+        self._heard: set[str] = set()  # of these, what our own answers told since `news`
+        self._bounds: dict[str, float] = {}
         self.charge = charge
         self.smoothing = smoothing
         self.learn = learn
@@ -116,18 +127,23 @@ class Limiter:
         """
         if key in self._flights:
             return 0.0
+        wait = self.gate(cost, now, urgent=urgent)
+        if wait == 0.0:
+            self.take(key, cost, now)
+        return wait
+
+    def gate(self, cost: Cost, now: float, *, urgent: bool = False) -> float:
+        """The first half of `reserve`: what that would answer, with nothing taken."""
         meters = self._started(now)
         if urgent:
             self._urgent_seen = True
         else:
             self._patient_seen = True
         wait = max(self._gate(now), self._meter_wait(meters, cost, now, urgent))
-        if wait > 0.0:
-            return max(wait, LEAST_WAIT)
-        self._take(key, cost, now)
-        return 0.0
+        return max(wait, LEAST_WAIT) if wait > 0.0 else 0.0
 
-    def _take(self, key: int, cost: Cost, now: float) -> None:
+    def take(self, key: int, cost: Cost, now: float) -> None:
+        """The second half: the call goes."""
         flight = self._flights[key] = _Flight(cost, now)
         for name, mirrors in self._started(now).items():
             held = mirrors.take(cost, now)
@@ -160,11 +176,16 @@ class Limiter:
         elif name == "rpm" and self.smoothing is not None and limit is not None:
             capacity = max(1.0, limit * self.smoothing / period)
         guarded = self.learn and not (name == "rpm" and self.limits.burst == 1)
-        mirrors = Mirrors(RULES.get(name, self.charge), limit, period, now, capacity=capacity, guarded=guarded)
+        mirrors = Mirrors(self._rule(name), limit, period, now, capacity=capacity, guarded=guarded)
         self._meters[name] = mirrors
         if name == "rpm" and limit is not None and self._ramp is not None:
             self._ramp.limit(limit)
         return mirrors
+
+    def _rule(self, name: str) -> str | None:
+        rule = RULES.get(name, self.charge)
+        # Where others spend too, no comparison of levels could tell which rule is the right one: the careful one is.
+        return rule if rule is not None or self._counts else "reserve"
 
     def _gate(self, now: float) -> float:
         """Seconds that everybody has to wait, whatever the call costs."""
@@ -192,13 +213,19 @@ class Limiter:
             meter = mirrors.meters[mirrors.rule]
             if amount > meter.limit:
                 raise BudgetExceeded(name, meter.limit, amount)
-            held_back = 0.0 if urgent or not self._urgent_seen else self._held_back(name, amount + pledge)
+            if not self._counting(meter):
+                continue
+            held_back = 0.0 if urgent else self.held_back(name, amount + pledge)
             wait = max(wait, meter.wait(amount, pledge, now, held_back))
         return wait
 
-    def _held_back(self, name: str, worth: float) -> float:
+    def _counting(self, meter: Meter) -> bool:
+        """Whether calls wait for what this meter has left: of what nobody has told, nobody else can count it."""
+        return self._counts or not meter.told or self._given.part < 1.0
+
+    def held_back(self, name: str, worth: float) -> float:
         """One request's worth that patient calls leave for urgent ones, once a pool has seen both."""
-        if not self._patient_seen or name not in ("rpm", "tpm", "itpm", "otpm"):
+        if not self._urgent_seen or not self._patient_seen or name not in ("rpm", "tpm", "itpm", "otpm"):
             return 0.0
         rpm = self._meters["rpm"].meter.limit if self._meters and "rpm" in self._meters else math.inf
         return worth if rpm >= HOLD_BACK_FROM else 0.0
@@ -269,7 +296,7 @@ class Limiter:
         configured = getattr(self.limits, name)
         mirrors = meters.get(name)
         if limit is not None:
-            limit = self._given.part_of(name, limit)
+            limit = self._heard_of(name, limit)
             if self.learn and (mirrors is None or not mirrors.meter.told):
                 mirrors = self._tell(name, limit, flight.sent_at)
             elif mirrors is not None:
@@ -278,10 +305,22 @@ class Limiter:
             return
         if self._given.part < 1.0 or (configured is not None and limit is not None and limit > configured):
             return  # the caller wants to use less than there is: what is left of the whole says nothing about that
-        if 0.0 <= reading.remaining < math.inf:
+        if not 0.0 <= reading.remaining < math.inf:
+            return
+        if not self._counts:
+            if mirrors.rule not in CORRECTED:  # what others were given back since the snapshot, nobody here knows
+                self._bound(name, mirrors.ceiling(reading, flight.cost, flight.sent_at, now))
+        else:
             mirrors.read(reading, flight.cost, flight.sent_at, flight.held.get(name), now)
 
-    def _tell(self, name: str, limit: float, since: float) -> Mirrors:
+    def _heard_of(self, name: str, limit: float) -> float:
+        """A whole limit was told; what this process may use of it."""
+        if self._wholes.get(name) != limit:
+            self._wholes[name] = limit
+            self._heard.add(name)
+        return self._given.part_of(name, limit)
+
+    def _tell(self, name: str, limit: float | None, since: float) -> Mirrors:
         """A limit that nobody had told is known now: mirror it, with all that is on its way."""
         mirrors = self._add(name, limit, since)
         for flight in sorted(self._flights.values(), key=lambda flight: flight.sent_at):
@@ -313,7 +352,7 @@ class Limiter:
             name = outcome.dimension
             known = name in meters and meters[name].meter.told
             if not known and sane(outcome.limit) and self.learn:
-                self._tell(name, self._given.part_of(name, outcome.limit), flight.sent_at)
+                self._tell(name, self._heard_of(name, outcome.limit), flight.sent_at)
             return name if name in meters else None
         for reading in feedback.readings:
             mirrors = meters.get(reading.dimension)
@@ -336,11 +375,13 @@ class Limiter:
         assert self._meters is not None
         mirrors = self._meters[name]
         if sane(outcome.limit) and not getattr(self.limits, name) and self.learn:
-            mirrors.relimit(self._given.part_of(name, outcome.limit))
+            mirrors.relimit(self._heard_of(name, outcome.limit))
         told = told_wait(outcome, PERIODS[name], mirrors.asked(flight.cost))
         hint = told if told is not None else window_end(feedback.readings, name, now - flight.sent_at)
-        mirrors.refused(flight.cost, flight.sent_at, hint, now, fresh=fresh, held=flight.held.get(name))
         meter = mirrors.meter
+        if not self._counting(meter):
+            return self._bounded(name, mirrors.asked(flight.cost), told, meter, now)
+        mirrors.refused(flight.cost, flight.sent_at, hint, now, fresh=fresh, held=flight.held.get(name))
         if meter.searching:
             self._ramp = Ramp.search(meter.before_refusal)
         elif self._ramp is not None:
@@ -349,6 +390,16 @@ class Limiter:
         wait = max(wait, self._pause.backoff())
         mirrors.resynchronise(flight.cost, wait, flight.sent_at, now)
         return wait
+
+    def _bounded(self, name: str, amount: float, told: float | None, meter: Meter, now: float) -> float:
+        """A limit that others spend too has refused, so it says nothing about our count but what there is of it."""
+        wait = max(told if told is not None else self._own_wait(meter, amount, now), self._pause.backoff())
+        self._bound(name, amount - meter.limit / meter.period * unrounded(wait, amount * meter.period / meter.limit))
+        return wait
+
+    def _bound(self, name: str, amount: float | None) -> None:
+        if amount is not None:
+            self._bounds[name] = min(amount, self._bounds.get(name, math.inf))
 
     @staticmethod
     def _own_wait(meter: Meter, amount: float, now: float) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from ..exceptions import BudgetExceeded
+from .checks import number
 from .request import Cost
 
 __all__ = ["PERIODS", "RateLimits"]
@@ -122,8 +123,7 @@ class RateLimits:
 def _checked(name: str, value: Any) -> Any:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number or None, not {value!r}")
+    number(name, value)
     if name in PARTS:
         return _checked_part(name, value)
     if value == -1:

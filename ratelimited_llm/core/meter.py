@@ -18,7 +18,7 @@ from .calibrator import Calibrator
 from .drift import Drift
 from .trail import Trail
 
-__all__ = ["AMBIGUITY", "GUARD", "GUARD_AT_FIRST", "UNTOLD", "Meter"]
+__all__ = ["AMBIGUITY", "GUARD", "GUARD_AT_FIRST", "UNTOLD", "Meter", "unrounded"]
 
 GUARD = 0.1  # seconds of refill kept back, once the provider has answered
 GUARD_AT_FIRST = 0.3  # the same before the first answer: the first requests also wait for connections
@@ -33,8 +33,17 @@ LIFTED_LATELY = 5.0  # seconds after a reading raised the level in which a refus
 DISTRUST = 30.0  # seconds in which readings only lower the level after that
 FULL_STOP = 1.0  # seconds until a limit that nobody has told is looked at again, should it ever seem used up
 TRUSTED = 10  # windows, after which an untold limit is tried again: it may have grown
+PLENTY = 0.5  # of a limit; with as much left no call is refused by it
 MINUTE = 60.0
 WINDOW_FROM = 1.5  # seconds: waits and resets are told in whole seconds by some, so less is no sign of a window
+
+
+def unrounded(wait: float, least: float) -> float:
+    """The wait behind one that was told in whole seconds, which are rounded up.
+
+    A bucket that is not in debt has one call's worth after `least` seconds.
+    """
+    return max(wait - 1.0, min(wait, least)) if wait == int(wait) else wait
 
 
 class Meter:
@@ -162,10 +171,12 @@ class Meter:
 
     def wait(self, amount: float, pledge: float, now: float, held_back: float = 0.0) -> float:
         """Seconds until `amount` (and its pledge) fits beside what is held back; math.inf: when a call ends."""
-        self.refill(now)
-        target = min(amount + pledge + held_back + self.margin, self.capacity) + self.pledged
+        if now > self.stamp:
+            self.refill(now)
+        target = amount + pledge + held_back + self.margin
+        target = (target if target < self.capacity else self.capacity) + self.pledged
         missing = target - self.level
-        if missing <= 1e-9 * max(1.0, target):
+        if missing <= 0.0 or missing <= 1e-9 * max(1.0, target):
             return max(0.0, self._trial_until - now) if self.level < self.capacity else 0.0
         if self.boundary < math.inf:
             return max(self.boundary - now, 1e-3)
@@ -176,7 +187,8 @@ class Meter:
     def take(self, amount: float, pledge: float, now: float) -> None:
         """Charge what leaves now, and remember what it will be charged when it ends."""
         self.pledged += pledge
-        self.refill(now)
+        if now > self.stamp:
+            self.refill(now)
         if not amount:
             return
         # The guard: a full bucket begins to refill when a call arrives, not when it leaves. So the mirror is never
@@ -234,41 +246,68 @@ class Meter:
             resolution: to how much `remaining` is rounded.
             reset: seconds until the limit is full again, as the answer said.
         """
-        self.refill(now)
+        if now > self.stamp:
+            self.refill(now)
         self.guard = GUARD if self.guarded else 0.0
-        before, after = sent_at - self.ambiguity, sent_at + self.ambiguity
-        if not self.spent.remembers(before) or not self.returned.remembers(before):
-            return  # too old to say what has left since
+        moved = self._moved_since(sent_at, own)
+        if moved is None:
+            return
         if reset is not None:
             self._suspect_window(remaining, reset, sent_at, now)
-        surely = self.spent.since(after)
-        perhaps = self.spent.since(before) - own
-        slack = max(1.0, resolution) + 0.01 * own
-        regained = 0.0 if self.windowed else self.rate * max(0.0, now - sent_at)
-        at_most = min(remaining, self.capacity) + regained - min(surely, perhaps) + slack
-        at_most += self.returned.since(before)
-        if self.whole:
-            self._watch_others(remaining, sent_at, now)
-        of_this_window = not self.windowed or now - sent_at < self.span - (self.boundary - now)
-        if of_this_window and at_most < self.level:
+        if self._calibrator is not None and remaining >= PLENTY * self.limit:
+            self._calibrator.reassure(sent_at)
+        fewest, most, back, back_later = moved
+        slack = (resolution if resolution > 1.0 else 1.0) + 0.01 * own
+        at_most = self._there_is(remaining, sent_at, now) + back - fewest + slack
+        capacity, windowed = self.capacity, self.boundary < math.inf
+        whole = capacity >= self.limit
+        if whole and not windowed:
+            self._watch_others(remaining, sent_at)
+        if at_most < self.level and (not windowed or now - sent_at < self.span - (self.boundary - now)):
             self.level, self._lowered_at = at_most, now
-        if not self.whole:
+        if not whole:
             return  # the bucket is smaller than the limit that `remaining` is the rest of: it may still be empty
         # Nobody says whether the snapshot is of the arrival or of the answer, so nothing is counted as come back; and
         # what was given back just after it may have been in it, since the provider knew before we did.
-        returned = self.returned.since(sent_at + ROUND_TRIP)
-        at_least = min(remaining - max(surely, perhaps, 0.0) - slack + returned, self.capacity)
-        if self.windowed and at_least > self.level + 0.5 * self.capacity:
+        at_least = remaining - (most if most > 0.0 else 0.0) - slack + back_later
+        if at_least > capacity:
+            at_least = capacity
+        if windowed and at_least > self.level + 0.5 * capacity:
             self.boundary = now + self.span  # it was refilled: a new window has begun, no later than now
         if at_least > self.level and sent_at >= self._lift_from:
             if now - self._lowered_at < CONTRADICTION:
                 self.ambiguity = min(1.5 * self.ambiguity, MOST_AMBIGUITY)
             self.level, self._lifted_at = at_least, now
 
-    def _watch_others(self, remaining: float, sent_at: float, now: float) -> None:
-        """Learn from two snapshots how much somebody else spends of the same limit."""
-        if self.windowed:
-            return
+    def _moved_since(self, sent_at: float, own: float) -> tuple[float, float, float, float] | None:
+        """What has left since a snapshot was taken, at least and at most, and what has come back, perhaps and surely.
+
+        None when the snapshot is too old to say.
+        """
+        before = sent_at - self.ambiguity
+        left = self.spent.around(before, sent_at + self.ambiguity)
+        back = self.returned.around(before, sent_at + ROUND_TRIP)
+        if left is None or back is None:
+            return None
+        perhaps, surely = left[0] - own, left[1]
+        return (surely, perhaps, *back) if surely < perhaps else (perhaps, surely, *back)
+
+    def _there_is(self, remaining: float, sent_at: float, now: float) -> float:
+        """What a snapshot says there is now, but for what has left or was given back since."""
+        left = remaining if remaining < self.capacity else self.capacity
+        return left + self.rate * (now - sent_at) if now > sent_at and self.boundary == math.inf else left
+
+    def ceiling(self, remaining: float, sent_at: float, own: float, now: float, resolution: float) -> float | None:
+        """The most that a snapshot leaves possible, for arguments as of `read`; None when it is too old to say."""
+        self.guard = GUARD if self.guarded else 0.0
+        moved = self._moved_since(sent_at, own)
+        if moved is None:
+            return None
+        fewest, _, back, _ = moved
+        return self._there_is(remaining, sent_at, now) + back - fewest + max(1.0, resolution) + 0.01 * own
+
+    def _watch_others(self, remaining: float, sent_at: float) -> None:
+        """Learn from two snapshots of a bucket how much somebody else spends of the same limit."""
         if self._drift is None:
             self._drift = Drift()
         if self._drift.learn(self, remaining, sent_at):
@@ -278,10 +317,13 @@ class Meter:
         """Resets that all speak of one moment, which no bucket would be full at, are the end of a window."""
         if not 0.0 <= reset <= self.period + WINDOW_FROM:
             return
-        full = (self.limit - remaining) * self.period / self.limit
-        if self.period > MINUTE or reset <= WINDOW_FROM or abs(reset - full) <= WINDOW_FROM + 0.05 * full:
+        if reset <= WINDOW_FROM:  # as most resets of a bucket are
             self._alike = math.inf
-            if reset > WINDOW_FROM and abs(sent_at + reset - self.boundary) > 2.0 * WINDOW_FROM + 0.05 * full:
+            return
+        full = (self.limit - remaining) * self.period / self.limit
+        if self.period > MINUTE or abs(reset - full) <= WINDOW_FROM + 0.05 * full:
+            self._alike = math.inf
+            if abs(sent_at + reset - self.boundary) > 2.0 * WINDOW_FROM + 0.05 * full:
                 self.boundary = math.inf  # that is a bucket
             return
         ends = sent_at + reset
@@ -353,8 +395,7 @@ class Meter:
         if self.searching:
             self.level = self.capacity = UNTOLD  # nothing is known: the ramp has the say
         elif not self.windowed:
-            # A wait in whole seconds was rounded up: a bucket that is not in debt has one call's worth sooner.
-            short = max(wait - 1.0, min(wait, amount / self.rate)) if wait == int(wait) else wait
+            short = unrounded(wait, amount / self.rate)
             # A rate that was only measured is a little too high. With one call's worth in hand it takes as long to be
             # refused again as it took to measure it; without, the very next call would be.
             reserve = 0.0 if self.told else amount
@@ -368,8 +409,9 @@ class Meter:
             return  # in debt it would look as small as the debt is deep
         admitted = self.spent.before(sent_at) - self.spent.before(self.full_since) - self.rate * since_full
         if 0.0 < admitted < 0.9 * self.capacity:
-            # Not below what the jitter of arrivals explains, or one unlucky refusal after the other would shrink it.
-            self.capacity = min(self.capacity, max(admitted, amount, 3.0 * GUARD * self.rate))
+            # Not below what the jitter of arrivals explains, or one unlucky refusal after the other would shrink it; at
+            # the pace of the whole limit, since this stays when a pace that was measured too low is raised again.
+            self.capacity = min(self.capacity, max(admitted, amount, 3.0 * GUARD * self.limit / self.period))
 
     def _is_window(self, amount: float, told: float | None) -> bool:
         """A bucket would have had enough much sooner than the provider says."""

@@ -15,10 +15,11 @@ from .feedback import Reading
 from .meter import Meter
 from .request import Cost, Usage
 
-__all__ = ["RULES", "Mirrors", "charges", "correction"]
+__all__ = ["CORRECTED", "RULES", "Mirrors", "charges", "correction"]
 
 RULES = ("reserve", "settle", "actual")
 CORRECTED = ("settle", "actual", "output")  # rules under which a call is charged more when it ends: a bucket can owe
+SETTLED = frozenset({"settle", "actual", "input", "output"})  # rules under which its end changes what it is charged
 COMPARISONS = 5  # snapshots before another mirror may be followed
 LEAST_WEIGHT = 0.002  # of one snapshot: a provider does not change its rule, so old evidence is good evidence
 WEIGHT_OF_REFUSAL = 0.2  # of a refusal, which says that the mirror that was followed is wrong
@@ -98,14 +99,16 @@ class Mirrors:
     def take(self, cost: Cost, now: float) -> tuple[float, ...] | None:
         """Charge a call that leaves; answer what each mirror then holds, when there are several to compare."""
         for rule, meter in self.meters.items():
-            meter.take(*charges(rule, cost), now)
-        return None if len(self.meters) == 1 else tuple(meter.level for meter in self.meters.values())
+            amount, pledge = charges(rule, cost)
+            meter.take(amount, pledge, now)
+        return None if len(self.meters) == 1 else tuple([meter.level for meter in self.meters.values()])
 
     def settle(self, cost: Cost, usage: Usage | None, now: float) -> None:
         """Correct the charge of a call that was answered."""
         for rule, meter in self.meters.items():
-            meter.pledged -= charges(rule, cost)[1]
-            meter.correct(correction(rule, cost, usage), now)
+            if rule in SETTLED:
+                meter.pledged -= charges(rule, cost)[1]
+                meter.correct(correction(rule, cost, usage), now)
 
     def undo(self, cost: Cost, sent_at: float, now: float) -> None:
         """Take back the charge of a call that was refused."""
@@ -135,6 +138,12 @@ class Mirrors:
             meter.read(remaining, sent_at, charges(rule, cost)[0], now, reading.resolution, reading.reset)
         if held is not None:
             self._compare(remaining, held, self.asked(cost), max(1.0 / (self._snapshots + 1), LEAST_WEIGHT))
+
+    def ceiling(self, reading: Reading, cost: Cost, sent_at: float, now: float) -> float | None:
+        """The most that a snapshot leaves possible; see `Meter.ceiling`."""
+        assert reading.remaining is not None
+        own = charges(self.rule, cost)[0]
+        return self.meter.ceiling(reading.remaining, sent_at, own, now, reading.resolution)
 
     def _compare(self, remaining: float, held: tuple[float, ...], own: float, weight: float) -> None:
         """How far was each mirror from the snapshot when the call left? Only a clear difference changes the rule.

@@ -136,6 +136,7 @@ class QueuedRequest:
         attempts: how often it was sent and failed; a refusal by a limit is no attempt.
         refusals: how often a limit refused it.
         lane: what it goes out through, when that can be full; None when it cannot.
+        tag: a name by which calls are cancelled together; "" for none.
     """
 
     __slots__ = (
@@ -168,6 +169,10 @@ class QueuedRequest:
 
     def recost(self) -> None:
         """Bring `cost` up to date; called just before it is reserved. Here it stays as it is."""
+
+    @property
+    def tag(self) -> str:
+        return ""
 
     def hindered(self) -> bool:
         """Whether something beside the limits keeps it from being sent until another call ends. Here nothing does.

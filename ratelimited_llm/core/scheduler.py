@@ -121,6 +121,11 @@ class Scheduler:
         """Calls waiting, of all pools."""
         return self._queued
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing at all to do: no call waits, and none that was dropped is still to be forgotten."""
+        return not (self._queued or self._pools or self._resting or self._expiry)
+
     def __iter__(self) -> Iterator[QueuedRequest]:
         """Every waiting call, pool by pool, in no promised order."""
         resting = (request for _, _, request in self._resting)

@@ -41,6 +41,21 @@ class Trail:
         index = bisect_right(self._times, moment)
         return self.total - (self._sums[index - 1] if index else self._base)
 
+    def around(self, first: float, last: float) -> tuple[float, float] | None:
+        """`since(first)` and `since(last)`, of two moments in this order; None when the first is not remembered."""
+        times = self._times
+        if not times or times[-1] <= first:
+            return (0.0, 0.0)
+        if self._base and first < times[0]:
+            return None
+        total, sums = self.total, self._sums
+        index = bisect_right(times, first)
+        after = bisect_right(times, last, index)
+        return (
+            total - (sums[index - 1] if index else self._base),
+            total - (sums[after - 1] if after else self._base),
+        )
+
     def before(self, moment: float) -> float:
         """The total of what was added before that moment."""
         index = bisect_left(self._times, moment)

@@ -39,10 +39,11 @@ MOST_GROUPS = 1_000  # names that somebody makes up
 class Group:
     """The pool of the requests that spend one set of limits. Equal only to itself."""
 
-    __slots__ = ("_learns", "limits", "name")
+    __slots__ = ("_learns", "limits", "name", "shared_name")
 
-    def __init__(self, name: str, limits: RateLimits, learns: bool) -> None:
+    def __init__(self, name: str, limits: RateLimits, learns: bool, shared_name: str | None = None) -> None:
         self.name = name
+        self.shared_name = shared_name
         self.limits = limits
         self._learns = learns
 
@@ -71,7 +72,17 @@ class ProcessorJob(FutureJob):
     """One request on its way through a processor."""
 
     __slots__ = (
-        "deadline_at", "dispatched_at", "endpoint", "key", "limit", "payload", "sender", "sent_at", "size", "through",
+        "deadline_at",
+        "dispatched_at",
+        "endpoint",
+        "group_tag",
+        "key",
+        "limit",
+        "payload",
+        "sender",
+        "sent_at",
+        "size",
+        "through",
         "used",
     )  # fmt: skip
 
@@ -86,6 +97,11 @@ class ProcessorJob(FutureJob):
     dispatched_at: float | None  # for the first time
     sent_at: float | None  # for the last time
     used: Usage | None
+    group_tag: str  # by which it is cancelled with others
+
+    @property
+    def tag(self) -> str:
+        return self.group_tag
 
     def reserved(self) -> None:
         self.sent_at = self.worker.clock()
@@ -151,6 +167,7 @@ class Processing:
         policy: which failures are tried again.
         queue: arguments of the worker.
         background: where coroutines run.
+        shared: a budget that other processes share, and what the limits are called there; None for neither.
     """
 
     def __init__(
@@ -160,6 +177,7 @@ class Processing:
         policy: RetryPolicy,
         queue: Mapping[str, Any],
         background: Background,
+        shared: tuple[Any, str | None] = (None, None),
     ) -> None:
         several = isinstance(processors, Mapping)
         self._senders = {name: Sender(each) for name, each in processors.items()} if several else {}  # type: ignore[union-attr]
@@ -175,7 +193,8 @@ class Processing:
         self._expected = (0, 0)  # tokens, and requests that were expected to use them
         self.limits = limits
         self.policy = policy
-        self.worker = RateLimitedWorker(**self._queue)
+        budget, self._shared_name = shared
+        self.worker = RateLimitedWorker(budget=budget, **self._queue)
 
     def restart(self) -> None:
         """A worker for more requests, after the one before was shut down; what was spent stays spent."""
@@ -213,6 +232,7 @@ class Processing:
         )  # fmt: skip
         job.worker, job.through, job.sender, job.payload, job.endpoint = worker, self, sender, payload, record.endpoint
         job.key, job.size, job.limit, job.deadline_at = key, size, record.timeout, expires
+        job.group_tag = record.tag
         job.dispatched_at = job.sent_at = job.used = None
         record.call, record.cost = job, cost
         future: LightFuture[Any] = LightFuture(job, OWNER, submitted_at(3))
@@ -249,8 +269,12 @@ class Processing:
             if group is None:
                 if len(self._groups) > MOST_GROUPS:
                     self._groups.clear()
-                group = self._groups[id(processor), name] = Group(name, self.limits, processor.learn_limits)
+                group = self._groups[id(processor), name] = self._new_group(processor, name)
             return group
+
+    def _new_group(self, processor: Processor, name: str) -> Group:
+        shared = None if self._shared_name is None else f"{self._shared_name}|{type(processor).__name__}|{name}"
+        return Group(name, self.limits, processor.learn_limits, shared)
 
     # -- what jobs need -----------------------------------------------------------------------------------------------
 

@@ -38,12 +38,13 @@ class Record:
 
     __slots__ = (
         "call", "callback", "cost", "created_at", "deadline", "ended_at", "endpoint", "fared", "future", "payload",
-        "rank", "request_id", "tenant", "timeout", "tokens",
+        "rank", "request_id", "tag", "tenant", "timeout", "tokens",
     )  # fmt: skip
 
     def __init__(
         self, request_id: str, endpoint: str, payload: Any, rank: int, tenant: str, tokens: int | None,
         deadline: float | None, timeout: float | None, callback: Callback | None, created_at: float,
+        tag: str = "",
     ) -> None:  # fmt: skip
         self.request_id = request_id
         self.endpoint = endpoint
@@ -55,6 +56,7 @@ class Record:
         self.timeout = timeout
         self.callback = callback
         self.created_at = created_at
+        self.tag = tag
         self.cost: Cost | None = None
         self.call: Any = None
         self.future: Future[Any] | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import threading
 import time
@@ -17,6 +16,8 @@ from functools import partial
 from typing import Any
 
 from .. import lifecycle
+from ..budgets import own_budget
+from ..core.checks import seconds
 from ..core.limits import RateLimits
 from ..core.retry import RetryPolicy
 from ..core.sizes import SizeClasses
@@ -55,6 +56,8 @@ class QueueManager(Looking):
         on_full: at a cap, "raise" QueueFull, or "block" until there is room.
         ageing, weights: see `RateLimitedWorker`.
         size_classes: turns between small and large requests; a `SizeClasses`, True for 3-2-1, None for none.
+        budget, budget_name, on_budget_lost: with a processor, who shares its limits: see `RateLimitedExecutor`. With a
+            client, the client's budget counts.
 
     All methods are thread-safe, and those that the documents await may be awaited or not. It starts with its first
     request, or with `start`. Waiting requests of a script that ends are processed first, as everywhere here; those of
@@ -80,6 +83,9 @@ class QueueManager(Looking):
         ageing: float | None = None,
         weights: dict[str, float] | None = None,
         size_classes: SizeClasses | bool | None = None,
+        budget: str | None = None,
+        budget_name: str | None = None,
+        on_budget_lost: str | None = None,
         **limit_options: Any,
     ) -> None:
         sizes = SizeClasses.read(size_classes)
@@ -95,11 +101,14 @@ class QueueManager(Looking):
         if client is not None:
             if given != RateLimits():
                 raise TypeError("with client= the limits are the client's: OpenAI(rpm=..., tpm=...)")
+            if (budget, budget_name, on_budget_lost) != (None, None, None):
+                raise TypeError("with client= the budget is the client's: OpenAI(budget=...)")
             self._sent_by = Through(client, queue)
         else:
             assert processor is not None
             policy = RetryPolicy(max_retries=_checked_count("max_retries", max_retries, 0))
-            self._sent_by = Processing(processor, given, policy, queue, self._background)
+            shared = own_budget(budget, budget_name, on_budget_lost, repr(given))
+            self._sent_by = Processing(processor, given, policy, queue, self._background, shared)
         self._timeout = _checked_seconds("timeout", timeout)
         self._lock = threading.RLock()
         self._records = Records(
@@ -195,6 +204,7 @@ class QueueManager(Looking):
         *,
         deadline: float | None = None,
         timeout: float | None = None,
+        tag: str | None = None,
     ) -> RequestId:
         """Accept a request, and return its id at once. May be awaited, with the same outcome.
 
@@ -210,6 +220,7 @@ class QueueManager(Looking):
             tenant: whose turn it takes inside its priority.
             deadline: seconds from now after which it is not worth sending.
             timeout: seconds of one attempt; None for the manager's.
+            tag: a name by which requests can be cancelled together, from anywhere that shares the budget.
 
         Raises:
             ValueError, TypeError: for an endpoint, priority or payload that makes no sense.
@@ -219,13 +230,14 @@ class QueueManager(Looking):
         """
         if not isinstance(endpoint, str) or not endpoint:
             raise ValueError(f"endpoint must be a string that names one, not {endpoint!r}")
-        options = CallOptions(priority=priority, tenant="" if tenant is None else tenant, deadline=deadline)
+        options = CallOptions(priority=priority, tenant=tenant or "", deadline=deadline, tag=tag or "")
         tokens = None if token_count is None else _checked_count("token_count", token_count, 0)
         wait = self._timeout if timeout is None else _checked_seconds("timeout", timeout)
         told = None if callback is None else Callback(callback)
         self._sent_by.check(endpoint)
         record = Record(
-            uuid.uuid4().hex, endpoint, payload, options.rank, options.tenant, tokens, deadline, wait, told, _now()
+            uuid.uuid4().hex, endpoint, payload, options.rank, options.tenant, tokens, deadline, wait, told, _now(),
+            options.tag,
         )  # fmt: skip
         with self._lock:
             if self._stopped:
@@ -337,13 +349,7 @@ def _checked_count(name: str, value: object, least: int) -> int:
 
 
 def _checked_seconds(name: str, value: object) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
-    if math.isnan(value) or value <= 0:
-        raise ValueError(f"{name} must be above 0 seconds, not {value!r}; None means no bound")
-    return float(value)
+    return None if value is None else seconds(name, value)
 
 
 _all: weakref.WeakSet[QueueManager] = weakref.WeakSet()

@@ -115,7 +115,7 @@ class Through:
         return answer  # type: ignore[no-any-return]
 
     def _copy(self, record: Record) -> Any:
-        key = (record.rank, record.tenant, record.deadline, record.tokens)
+        key = (record.rank, record.tenant, record.deadline, record.tokens, record.tag)
         worker = self.worker
         with self._lock:
             door = self._copies.get(key)
@@ -127,7 +127,9 @@ class Through:
 
     def _new_copy(self, record: Record, worker: RateLimitedWorker) -> Any:
         deadline = {} if record.deadline is None else {"deadline": record.deadline}
-        door = self._client.with_options(priority=record.rank, tenant=record.tenant, mode="future", **deadline)
+        door = self._client.with_options(
+            priority=record.rank, tenant=record.tenant, tag=record.tag, mode="future", **deadline
+        )
         runtime = copy.copy(door._runtime)  # everything is shared with the client but the queue
         runtime.worker, runtime.lane = worker, self._lane
         if record.tokens is not None:

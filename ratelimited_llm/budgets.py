@@ -1,0 +1,155 @@
+"""Which budget people mean by `budget=`: one object for all who mean the same. How it is spelled is in `spelling`."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from . import lifecycle
+from .stores.memory import MemoryBudget
+from .stores.spelling import checked_budget
+
+if TYPE_CHECKING:
+    from .stores.shared import SharedBudget
+    from .stores.sharing import SharedStore
+
+__all__ = ["budget_for", "checked_on_lost", "close_budgets", "facts_from", "forget_budgets", "memory", "own_budget"]
+
+FORMS = (
+    '"memory", "auto", "sqlite", "sqlite:///path", "redis://host:6379/0", "valkey://..." or "unix:///path/to/socket"'
+)
+SERVERS = ("redis", "rediss", "valkey", "valkeys", "unix")
+
+memory = MemoryBudget()  # of every client that says nothing, for as long as the process lives
+
+_lock = threading.Lock()
+_budgets: weakref.WeakValueDictionary[tuple[str, str], MemoryBudget] = weakref.WeakValueDictionary()
+
+
+def checked_on_lost(given: object) -> str:
+    """`on_budget_lost=`: "local" (None) or "raise".
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if given not in (None, "local", "raise"):
+        raise ValueError(f'on_budget_lost must be "local" or "raise", not {given!r}')
+    return str(given or "local")
+
+
+def own_budget(
+    budget: str | None, name: str | None, on_lost: str | None, usual_name: str
+) -> tuple[MemoryBudget | None, str | None]:
+    """The budget of limits that are the caller's own, as of an executor, and what they are called in it.
+
+    Limits of one's own have no account that tells them from those of other programs. So the environment, which speaks
+    for all programs at once, counts only where a name was stated.
+
+    Args:
+        budget: as for `checked_budget`.
+        name: as stated; every process that states it spends the same limits.
+        on_lost: as for `checked_on_lost`.
+        usual_name: what they are called when no name is stated.
+
+    Returns:
+        The budget, None for one of its own in memory; and the name, None when nothing is shared.
+
+    Raises:
+        TypeError, ValueError, ImportError: an argument makes no sense.
+    """
+    if name is not None and (not isinstance(name, str) or not name):
+        raise TypeError(f"budget_name must be a string that names the limits, not {name!r}")
+    lost = checked_on_lost(on_lost)
+    spec = checked_budget(budget, from_environment=name is not None)
+    if spec in ("memory", "auto"):  # nothing of them is learned
+        return None, None
+    return budget_for(spec, lost), f"own|{usual_name if name is None else name}"
+
+
+def budget_for(spec: str, on_lost: str = "local") -> MemoryBudget:
+    """The budget of a spelling that `checked_budget` has answered; it lives as long as somebody holds it.
+
+    No store is opened here: that is for the first reservation.
+    """
+    if spec == "memory":
+        return memory
+    with _lock:
+        budget = _budgets.get((spec, on_lost))
+        if budget is None:
+            budget = _budgets[spec, on_lost] = _new_budget(spec, on_lost)
+        return budget
+
+
+def _new_budget(spec: str, on_lost: str) -> MemoryBudget:
+    if spec == "auto":
+        from .stores.remembering import RememberingBudget
+
+        lifecycle.at_the_end(close_budgets)
+        return RememberingBudget()
+    from .stores.shared import SharedBudget  # nothing of it is needed before
+
+    if not spec.startswith("sqlite"):
+        import redis  # noqa: F401 - it takes a third of a second, which the first call would have to wait for
+
+    lifecycle.at_the_end(close_budgets)
+    budget = SharedBudget(partial(_open, spec), on_lost=on_lost)
+    if _facts is not None:
+        budget.facts_from(_facts)
+    return budget
+
+
+def _open(spec: str) -> SharedStore:
+    from .stores.opening import open_store
+
+    return open_store(spec)
+
+
+_facts: Callable[[SharedBudget], Mapping[str, Any]] | None = None
+
+
+def facts_from(facts: Callable[[SharedBudget], Mapping[str, Any]]) -> None:
+    """Have every shared budget report what this function answers about it (see `SharedBudget.facts_from`)."""
+    global _facts
+    _facts = facts
+
+
+def forget_budgets() -> None:
+    """Forget what was learned and spent, in this process; shared stores are left, and joined again when needed."""
+    memory.clear()
+    for budget in _all():
+        _close(budget)
+        budget.clear()
+
+
+def close_budgets() -> None:
+    """The process ends: what is booked and not used is given back, and stores are left. Takes a second or two."""
+    for budget in _all():
+        _close(budget)
+
+
+def _all() -> list[MemoryBudget]:
+    with _lock:
+        return list(_budgets.values())
+
+
+def _close(budget: MemoryBudget) -> None:
+    close = getattr(budget, "close", None)
+    if close is not None:
+        close()
+
+
+def _after_fork_in_child() -> None:
+    # Threads that are not there may have held these.
+    global _lock
+    _lock = threading.Lock()
+    memory.after_fork()
+    for budget in _all():
+        budget.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

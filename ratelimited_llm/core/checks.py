@@ -1,0 +1,86 @@
+"""Checks of numbers that people give: what makes no sense is refused with its name, whoever was given it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+__all__ = ["amount", "number", "seconds", "text", "weights_of", "whole"]
+
+
+def number(name: str, value: object, what: str = "a number") -> float:
+    """The value as a float, which may be infinite.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is NaN, or an integer that is larger than any float.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be {what} or None, not {value!r}")
+    try:
+        found = float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be {what} below 1e308, not a larger one") from None
+    if math.isnan(found):
+        raise ValueError(f"{name} must be {what} above 0, not {value!r}")
+    return found
+
+
+def amount(name: str, value: object, what: str = "a number") -> float:
+    """The same for what has to be above 0 and finite."""
+    found = number(name, value, what)
+    if not 0.0 < found < math.inf:
+        raise ValueError(f"{name} must be {what} above 0, not {value!r}")
+    return found
+
+
+def seconds(name: str, value: object) -> float:
+    """The same for a bound in seconds: above 0, and endless ones are allowed."""
+    found = number(name, value, "a number of seconds")
+    if found <= 0.0:
+        raise ValueError(f"{name} must be above 0 seconds, not {value!r}; None means no bound")
+    return found
+
+
+def whole(name: str, value: object, least: int, or_none: str = "") -> int:
+    """The value, when it is a whole number from `least` up.
+
+    Raises:
+        ValueError: for everything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be a whole number from {least} up{or_none}, not {value!r}")
+    return value
+
+
+def text(name: str, value: object) -> str:
+    """The value, when it is text that can be written down: half a surrogate pair cannot.
+
+    Raises:
+        TypeError: it is no string.
+        ValueError: it is no text.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {value!r}")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{name} must be text, and half a surrogate pair is none: {value!r}") from None
+    return value
+
+
+def weights_of(value: object) -> dict[str, float]:
+    """The shares of tenants, as a copy; None for none.
+
+    Raises:
+        TypeError: it is no mapping from names to numbers.
+        ValueError: a share is not above 0.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"weights must be a mapping from tenants to numbers above 0, not {value!r}")
+    return {
+        text("the tenant in weights", who): amount(f"the weight of {who!r} in weights", w) for who, w in value.items()
+    }
