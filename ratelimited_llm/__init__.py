@@ -41,13 +41,14 @@ _HOMES = {
     "RateLimits": "core.limits",
     "RequestExpired": "exceptions",
     "ResponseFuture": "future",
+    "SharedStoreLost": "exceptions",
     "SizeClasses": "core.sizes",
     "WorkerStopped": "exceptions",
     "as_future": "future",
     "queued": "wrapped",
     "report_usage": "function_job",
 }
-_MODULES = ("anthropic", "groq", "openai", "requests", "simulator", "testing")
+_MODULES = ("anthropic", "groq", "openai", "requests", "simulator", "telemetry", "testing")
 
 __all__ = [
     "Anthropic",
@@ -73,6 +74,7 @@ __all__ = [
     "RateLimits",
     "RequestExpired",
     "ResponseFuture",
+    "SharedStoreLost",
     "SizeClasses",
     "WorkerStopped",
     "as_future",
@@ -93,6 +95,7 @@ if TYPE_CHECKING:
         QueueFull,
         RateLimitedLLMError,
         RequestExpired,
+        SharedStoreLost,
         WorkerStopped,
     )
     from .executor import RateLimitedExecutor, report_usage

@@ -1,16 +1,19 @@
-"""What a ledger writes in: a note on each call, and sums for each pool of limits and each model."""
+"""What a ledger writes in: a note on each call, and sums for each pool of limits, each model, each kind of failure."""
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
+from typing import Any
 
-from .core.request import Cost
+from .core.request import Cost, Usage
 from .minute import Minute
 from .pools import CallPool
+from .telemetry.meters import Meter
 
-__all__ = ["ENDED", "FLYING", "STREAMING", "WAITING", "ModelBook", "Noted", "PoolBook"]
+__all__ = ["ENDED", "FLYING", "STREAMING", "WAITING", "Failures", "ModelBook", "Noted", "PoolBook"]
 
 ENDED, WAITING, FLYING, STREAMING = range(4)  # a new call is as one that has ended: nowhere
+MOST_ERRORS = 50  # kinds of failures told apart
 NOTHING = Cost()
 
 
@@ -27,10 +30,15 @@ class Noted:
             clock.
         tries: how often it was sent.
         stage, planned: the ledger's own notes: where it is, and what it was last counted to cost.
+        meter: what its kind of calls is counted by; the ledger's, from its submission on.
+        trace: who tells OpenTelemetry about it; None when nobody listens.
     """
 
-    __slots__ = ("counted", "dispatched_at", "model", "number", "planned", "pool", "sent_at", "size", "stage",
-                 "submitted_at", "tries")  # fmt: skip
+    __slots__ = ("counted", "dispatched_at", "meter", "model", "number", "planned", "pool", "sent_at", "size", "stage",
+                 "submitted_at", "trace", "tries")  # fmt: skip
+
+    meter: Meter
+    trace: Any  # telemetry.tracing.CallTrace
 
     def __init__(self, pool: CallPool, model: str, size: int) -> None:
         self.number = 0
@@ -42,6 +50,11 @@ class Noted:
         self.tries = 0
         self.stage = ENDED
         self.planned = NOTHING
+        self.trace = None
+
+    def kind(self) -> tuple[str, str, int]:
+        """Its model, what it does with it ("chat", ...), and its priority."""
+        raise NotImplementedError
 
     def most_output(self) -> int | None:
         """The most tokens that it can be answered with; None when it does not say."""
@@ -49,10 +62,14 @@ class Noted:
 
 
 class PoolBook:
-    """The calls to one pool of limits."""
+    """The calls to one pool of limits.
 
-    __slots__ = ("flying", "input_tokens", "minute", "output_tokens", "pool", "requests", "reserved", "tokens",
-                 "waiting", "waiting_input", "waiting_output")  # fmt: skip
+    Attributes:
+        meters: the ledger's, by `Noted.kind`.
+    """
+
+    __slots__ = ("flying", "input_tokens", "meters", "minute", "output_tokens", "pool", "requests", "reserved",
+                 "tokens", "waiting", "waiting_input", "waiting_output")  # fmt: skip
 
     def __init__(self, pool: CallPool) -> None:
         self.pool = pool
@@ -60,6 +77,7 @@ class PoolBook:
         self.reserved = self.waiting_input = self.waiting_output = 0  # tokens of the waiting ones
         self.requests = self.tokens = self.input_tokens = self.output_tokens = 0  # since the start
         self.minute = Minute()
+        self.meters: dict[tuple[str, str, int], Meter] = {}
 
     def wait(self, cost: Cost, sign: int) -> None:
         """One more waits, or (sign -1) one less."""
@@ -72,6 +90,27 @@ class PoolBook:
         """The tokens that a limit counts as spent when it is sent."""
         return cost.reserved if self.pool.dialect.charge == "reserve" else cost.expected
 
+    def spend(self, cost: Cost, now: float, sign: int) -> None:
+        """A call was sent; or (sign -1) nothing was spent on it after all, and the limit has it again."""
+        tokens = sign * self.charge(cost)
+        self.requests += sign
+        self.tokens += tokens
+        self.minute.add(now, sign, tokens, sign * cost.input_tokens, sign * cost.output_tokens)
+
+    def use(self, planned: Cost, usage: Usage, now: float) -> None:
+        """Correct what a call was charged to what it used."""
+        self.input_tokens += usage.input_tokens
+        self.output_tokens += usage.output_tokens
+        more = 0 if self.pool.dialect.charge == "reserve" else usage.total_tokens - planned.expected
+        self.tokens += more
+        self.minute.add(
+            now, 0, more, usage.input_tokens - planned.input_tokens, usage.output_tokens - planned.output_tokens
+        )
+
+    def forget_open(self) -> None:
+        """Nothing waits or is in flight any more."""
+        self.waiting = self.flying = self.reserved = self.waiting_input = self.waiting_output = 0
+
 
 class ModelBook:
     """The calls to one model."""
@@ -82,3 +121,19 @@ class ModelBook:
         self.provider = provider
         self.answered = self.failed = self.input_tokens = self.output_tokens = 0
         self.latencies: deque[float] = deque(maxlen=101)
+
+
+class Failures(Counter[str]):
+    """How often calls ended in which way, by the error's class and status, never by its text: it may quote a prompt."""
+
+    def note(self, error: BaseException) -> None:
+        """One more."""
+        status, code = getattr(error, "status_code", None), getattr(error, "code", None)
+        parts = [type(error).__name__]
+        if isinstance(status, int):
+            parts.append(str(status))
+        if isinstance(code, str) and len(code) <= 40:
+            parts.append(code)
+        text = " ".join(parts)
+        if text in self or len(self) < MOST_ERRORS:
+            self[text] += 1

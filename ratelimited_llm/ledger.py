@@ -7,26 +7,27 @@ in a deque, and taken in by the next who looks.
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
 import threading
 import time
-import weakref
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 
-from .books import ENDED, FLYING, STREAMING, WAITING, ModelBook, Noted, PoolBook
+from .books import ENDED, FLYING, STREAMING, WAITING, Failures, ModelBook, Noted, PoolBook
 from .chronicle import Chronicle, Slice
 from .core.feedback import Kind
 from .core.request import Cost, Usage
+from .ledgers import remember, wake_panels
+from .news import say_perhaps_paid
 from .pools import CallPool
-from .spending import Quote, Spending
+from .purse import Purse
+from .spending import Spending
+from .telemetry.meters import Meters
+from .telemetry.registry import meter_for
+from .telemetry.tracing import new_trace
 
 __all__ = ["Ledger"]
 
-_log = logging.getLogger("ratelimited_llm.journal")
-MOST_ERRORS = 50  # kinds of failures told apart
 LATEST = 1_000
 RECENT = 0.05  # the weight of one answer in the mean latency
 
@@ -40,6 +41,7 @@ class Ledger:
 
     Attributes:
         open: calls with a future that have not ended.
+        meters: what operators are told, by kinds of calls.
     """
 
     def __init__(self, spending: Spending, clock: Callable[[], float] = time.monotonic) -> None:
@@ -54,19 +56,20 @@ class Ledger:
         self.refused = self.retries = self.perhaps_paid = 0
         self.pools: dict[CallPool, PoolBook] = {}
         self.models: dict[str, ModelBook] = {}
-        self.errors: Counter[str] = Counter()
+        self.errors = Failures()
+        self.meters = Meters()
         self.latest: deque[float] = deque(maxlen=LATEST)
         self.mean_latency: float | None = None
         self.chronicle = Chronicle()
         self.waiting = self.flying = 0
-        self._late: deque[tuple[Noted, Usage | None]] = deque()
+        self._late: deque[tuple[Noted, Usage | None, float]] = deque()
         self._renew()
-        _ledgers.add(self)
+        remember(self)
 
     def _renew(self) -> None:
         self.lock = threading.RLock()
         self._changed = threading.Condition(self.lock)
-        self._again: Callable[[], None] | None = None  # see `too_dear`
+        self._purse = Purse(self.spending)
 
     # -- the life of a call -------------------------------------------------------------------------------------------
 
@@ -79,25 +82,29 @@ class Ledger:
         if call.model not in self.models:
             # The first look takes long, so it happens without the lock.
             self.spending.prices.rate(call.model, call.pool.dialect.name)
+        call.trace = new_trace()
         with self.lock:
-            self.spending.planned(self._quote(call, cost))
+            self.spending.planned(self._purse.quote(call, cost))
             self.submitted_calls += 1
             first = call.counted and not self.open
             self.open += call.counted
             if self.since is None:
                 self.since = call.submitted_at
+            book = self.pools.get(call.pool)
+            if book is None:
+                book = self.pools[call.pool] = PoolBook(call.pool)
+            kind = call.kind()
+            call.meter = book.meters.get(kind) or meter_for(self.meters, book, *kind)
             self._enter(call, cost)
             self._slice(call.submitted_at)
         if first:
-            _wake_panels()
+            wake_panels()
 
     def _enter(self, call: Noted, cost: Cost) -> None:
-        book = self.pools.get(call.pool)
-        if book is None:
-            book = self.pools[call.pool] = PoolBook(call.pool)
         call.stage, call.planned = WAITING, cost
-        book.wait(cost, 1)
+        self.pools[call.pool].wait(cost, 1)
         self.waiting += 1
+        call.meter.waiting += 1
 
     def withdrawn(self, call: Noted) -> None:
         """It was not accepted after all."""
@@ -109,7 +116,7 @@ class Ledger:
     def _give_up(self, call: Noted) -> bool:
         """It will cost nothing (more); False when it had ended."""
         if call.stage == WAITING:
-            self.spending.dropped(self._quote(call, call.planned))
+            self.spending.dropped(self._purse.quote(call, call.planned))
         elif call.stage == FLYING:
             self.spending.failed(call.number, again=False)
         return self._leave(call)
@@ -127,27 +134,17 @@ class Ledger:
         Raises:
             CostLimitReached: nothing is in flight, so that it can never be sent; or it cannot wait.
         """
-        spending = self.spending
-        if spending.max_cost is None:
+        if self.spending.max_cost is None:
             return False
-        quote = self._quote(call, cost)
+        quote = self._purse.quote(call, cost)
         with self.lock:
             self.take_in()
-            if spending.may_start(quote):
-                return False
-            if spending.idle or again is None:
-                raise spending.refusal(quote)
-            self._again = again
-            return True
+            return self._purse.too_dear(quote, again)
 
-    def _quote(self, call: Noted, cost: Cost) -> Quote:
-        most = None if self.spending.max_cost is None else call.most_output()
-        return Quote(call.model, call.pool.dialect.name, cost, call.size, most)
-
-    def sent(self, call: Noted, cost: Cost) -> None:
-        """Everything is reserved, and an attempt begins."""
-        now = self.clock()
-        quote = self._quote(call, cost)
+    def sent(self, call: Noted, cost: Cost, at: float | None = None) -> None:
+        """Everything is reserved, and an attempt begins; or began at that moment, elsewhere."""
+        now = self.clock() if at is None else at
+        quote = self._purse.quote(call, cost)
         with self.lock:
             if call.stage != WAITING:
                 return
@@ -156,14 +153,13 @@ class Ledger:
             call.stage, call.planned, call.sent_at = FLYING, cost, now
             if not call.tries:
                 call.dispatched_at = now
+                call.meter.wait.add(now - call.submitted_at)
             call.tries += 1
             book = self.pools[call.pool]
             book.flying += 1
             self.flying += 1
-            book.requests += 1
-            tokens = book.charge(cost)
-            book.tokens += tokens
-            book.minute.add(now, 1, tokens, cost.input_tokens, cost.output_tokens)
+            call.meter.flying += 1
+            book.spend(cost, now, 1)
             self._slice(now).sent += 1
 
     def perhaps_paid_again(self) -> None:
@@ -172,11 +168,7 @@ class Ledger:
             self.perhaps_paid += 1
             first = self.perhaps_paid == 1
         if first:
-            _log.warning(
-                "perhaps_paid: calls that were in flight when an earlier run ended are sent again, and may be paid "
-                "twice; status().perhaps_paid counts them",
-                extra={"event": "perhaps_paid"},
-            )
+            say_perhaps_paid()
 
     def unsent(self, call: Noted) -> None:
         """What was about to be sent need not be, for now: it waits again."""
@@ -187,20 +179,18 @@ class Ledger:
             self.spending.failed(call.number, again=True)
             self._leave(call)
             call.tries -= 1
-            self._unspend(call, now)
+            self.pools[call.pool].spend(call.planned, now, -1)
             self._enter(call, call.planned)
             self._slice(now).sent -= 1
 
-    def _unspend(self, call: Noted, now: float) -> None:
-        """Nothing was spent on the attempt: the limit has it again."""
-        book, planned = self.pools[call.pool], call.planned
-        tokens = book.charge(planned)
-        book.requests -= 1
-        book.tokens -= tokens
-        book.minute.add(now, -1, -tokens, -planned.input_tokens, -planned.output_tokens)
+    def back(self, call: Noted, kind: Kind, reason: str) -> None:
+        """An attempt failed, and the call waits for another; or for its end, which is told by `failed`.
 
-    def back(self, call: Noted, kind: Kind) -> None:
-        """An attempt failed, and the call waits for another; or for its end, which is told by `failed`."""
+        Args:
+            call: whose it was.
+            kind: how it failed.
+            reason: which limit refused it; or what else was the matter, in a word.
+        """
         now = self.clock()
         with self.lock:
             if call.stage != FLYING:
@@ -208,10 +198,11 @@ class Ledger:
             self.spending.failed(call.number, again=True, perhaps_paid=kind is Kind.DROPPED)
             self._leave(call)
             if kind is Kind.LIMITED:
-                self._unspend(call, now)
+                self.pools[call.pool].spend(call.planned, now, -1)
                 self.refused += 1
             else:
                 self.retries += 1
+            call.meter.came_back(reason, limited=kind is Kind.LIMITED)
             self._enter(call, call.planned)
             self._slice(now).refused += kind is Kind.LIMITED
 
@@ -231,6 +222,7 @@ class Ledger:
                 self._answer(call, now)
                 self._leave(call)
                 self._use(call, usage, now)
+                call.meter.duration.add(now - call.sent_at)
                 self._slice(now)
 
     def opened(self, call: Noted) -> None:
@@ -241,8 +233,15 @@ class Ledger:
                 self._answer(call, now)
                 call.stage = STREAMING
 
+    def first_chunk(self, call: Noted) -> None:
+        """The first piece of its stream is there."""
+        now = self.clock()
+        with self.lock:
+            call.meter.first_chunk.add(now - call.sent_at)
+
     def _answer(self, call: Noted, now: float) -> None:
         self.answered_calls += 1
+        call.meter.answered += 1
         latency = now - call.sent_at
         self.latest.append(latency)
         mean = self.mean_latency
@@ -256,21 +255,23 @@ class Ledger:
 
     def stream_ended(self, call: Noted, usage: Usage | None) -> None:
         """Its stream is over; may be called from a finalizer."""
-        self._late.append((call, usage))
+        self._late.append((call, usage, self.clock()))
 
     def take_in(self) -> None:
         """Note the streams that have ended. Under the lock."""
         while self._late:
-            call, usage = self._late.popleft()
+            call, usage, at = self._late.popleft()
             if call.stage == STREAMING:
                 self._leave(call)
-                self._use(call, usage, self.clock())
+                self._use(call, usage, at)
+                call.meter.duration.add(at - call.sent_at)
 
     def replayed(self, call: Noted) -> None:
         """It has ended: the journal had its answer."""
         with self.lock:
             if self._give_up(call):
                 self.replayed_calls += 1
+                call.meter.replayed += 1
                 self.spending.replayed()
                 self._drop(call)
 
@@ -281,20 +282,24 @@ class Ledger:
             if not self._give_up(call):
                 return
             self.failed_calls += 1
+            call.meter.failed += 1
             self._model(call).failed += 1
-            text = _describe(error)
-            if text in self.errors or len(self.errors) < MOST_ERRORS:
-                self.errors[text] += 1
+            self.errors.note(error)
             self._slice(now).failed += 1
             self._drop(call)
+        if call.trace is not None:
+            call.trace.failed(call, error)
 
     def cancelled(self, call: Noted) -> None:
         """Its caller does not want it any more."""
         with self.lock:
             if self._give_up(call):
                 self.cancelled_calls += 1
+                call.meter.cancelled += 1
                 self._slice(self.clock())
                 self._drop(call)
+        if call.trace is not None:
+            call.trace.failed(call, CancelledError())
 
     def resolved(self, call: Noted) -> None:
         """Its future has its answer: whoever waits for all may go."""
@@ -310,12 +315,12 @@ class Ledger:
         if stage == WAITING:
             book.wait(call.planned, -1)
             self.waiting -= 1
+            call.meter.waiting -= 1
         else:
             book.flying -= 1
             self.flying -= 1
-            if self._again is not None:
-                again, self._again = self._again, None
-                again()
+            call.meter.flying -= 1
+            self._purse.call_ended()
         call.stage = ENDED
         return True
 
@@ -328,19 +333,14 @@ class Ledger:
 
     def _use(self, call: Noted, usage: Usage | None, now: float) -> None:
         """Correct what it was charged to what it used."""
-        self.spending.answered(call.number, usage)
+        meter = call.meter
+        meter.cost += self.spending.answered(call.number, usage) or 0.0
         if usage is None:
             return
-        book, planned, model = self.pools[call.pool], call.planned, self._model(call)
-        model.input_tokens += usage.input_tokens
-        model.output_tokens += usage.output_tokens
-        book.input_tokens += usage.input_tokens
-        book.output_tokens += usage.output_tokens
-        more = 0 if book.pool.dialect.charge == "reserve" else usage.total_tokens - planned.expected
-        book.tokens += more
-        book.minute.add(
-            now, 0, more, usage.input_tokens - planned.input_tokens, usage.output_tokens - planned.output_tokens
-        )
+        for each in (meter, self._model(call)):
+            each.input_tokens += usage.input_tokens
+            each.output_tokens += usage.output_tokens
+        self.pools[call.pool].use(call.planned, usage, now)
         self._slice(now).tokens += usage.total_tokens
 
     def _model(self, call: Noted) -> ModelBook:
@@ -373,32 +373,4 @@ class Ledger:
         self.cancelled_calls += self.waiting + self.flying
         self.open = self.waiting = self.flying = 0
         for book in self.pools.values():
-            book.waiting = book.flying = book.reserved = book.waiting_input = book.waiting_output = 0
-
-
-def _after_fork_in_child() -> None:
-    for ledger in list(_ledgers):
-        ledger.after_fork()
-
-
-_ledgers: weakref.WeakSet[Ledger] = weakref.WeakSet()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def _wake_panels() -> None:
-    """Have the panels of a notebook that are shown go on."""
-    notebook = sys.modules.get("ratelimited_llm.display.notebook")
-    if notebook is not None:
-        notebook.wake()
-
-
-def _describe(error: BaseException) -> str:
-    """Name a failure without its text, which may quote the prompt."""
-    status, code = getattr(error, "status_code", None), getattr(error, "code", None)
-    parts = [type(error).__name__]
-    if isinstance(status, int):
-        parts.append(str(status))
-    if isinstance(code, str) and len(code) <= 40:
-        parts.append(code)
-    return " ".join(parts)
+            book.forget_open()
