@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..batch import BatchInterrupted, BatchResult, InputError, OutputError, check_batch, run_batch
+from ..stores.spelling import hidden
 from .clients import add_client_options, amount, client_for
 
 __all__ = ["add_parser", "run"]
@@ -156,8 +157,14 @@ def _resume(args: argparse.Namespace, more: str = "") -> str:
     """How to go on."""
     if args.output == "-":
         return "What was not answered is not in the output."
-    words = [word for word in sys.argv[1:] if word != more]
+    words = [_shown(word) for word in sys.argv[1:] if word != more]
     return f"Resume: {shlex.join(['ratelimited-llm', *words, *([more] if more else [])])}"
+
+
+def _shown(word: str) -> str:
+    """A word of the command line as it may be repeated: what is said here ends up in logs."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return option + equals + hidden(value) if "@" in value and "://" in value else word
 
 
 def _report(args: argparse.Namespace, client: Any) -> None:

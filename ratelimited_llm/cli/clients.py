@@ -17,13 +17,17 @@ class ClientError(ValueError):
 
 
 def add_client_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--model --base-url --rpm --tpm -j --priority` to a command's options."""
+    """Add `--model --base-url --rpm --tpm -j --priority --tag --budget` to a command's options."""
     parser.add_argument("--model", metavar="NAME", help="for lines that name no model")
     parser.add_argument("--base-url", metavar="URL", help="the provider; default: OPENAI_BASE_URL, or OpenAI itself")
     parser.add_argument("--rpm", type=amount, metavar="N", help="requests per minute (10k is read); default: learned")
     parser.add_argument("--tpm", type=amount, metavar="N", help="tokens per minute; default: learned from the answers")
     parser.add_argument("-j", "--concurrency", type=_whole, metavar="N", help="calls in flight at once, at most")
     parser.add_argument("--priority", type=_priority, metavar="P", help='"high", "normal", "low", or 0 to 10')
+    parser.add_argument("--tag", metavar="NAME", help="a name by which these calls can be cancelled, from anywhere")
+    parser.add_argument(
+        "--budget", metavar="WHERE", help='share the limits: "sqlite" on this machine, "redis://host" between machines'
+    )
 
 
 def client_for(args: argparse.Namespace) -> Any:
@@ -36,7 +40,8 @@ def client_for(args: argparse.Namespace) -> Any:
 
     given = {
         "base_url": args.base_url, "rpm": args.rpm, "tpm": args.tpm, "max_concurrency": args.concurrency,
-        "priority": args.priority, "journal": getattr(args, "journal", None),
+        "priority": args.priority, "tag": getattr(args, "tag", None), "budget": getattr(args, "budget", None),
+        "journal": getattr(args, "journal", None),
         "max_cost": getattr(args, "max_cost", None),
     }  # fmt: skip
     try:
@@ -44,7 +49,7 @@ def client_for(args: argparse.Namespace) -> Any:
     except OpenAIError as error:
         way = "Without a key, against a simulated provider: ratelimited-llm sim -- ratelimited-llm ..."
         raise ClientError(f"{error}\n{way}") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ImportError) as error:
         raise ClientError(str(error)) from error
 
 

@@ -1,0 +1,190 @@
+"""`ratelimited-llm worker`: send the calls of a shared queue, with the keys of this machine, inside their limits.
+
+ratelimited-llm worker --queue dramatiq+redis://host/0 --budget redis://host/1 --concurrency 64
+
+SIGTERM or Ctrl-C: nothing more is taken, what is in flight is finished within `--drain` seconds, and the rest is given
+back to the queue. A second one: at once. A worker that is killed loses nothing: others are given its jobs when it has
+been silent for `--heartbeat` seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ..options import PREFIX
+from .clients import ClientError, amount
+
+if TYPE_CHECKING:
+    from ..queues import Stop
+
+__all__ = ["add_parser", "run"]
+
+PROVIDERS = {
+    "openai": ("openai", "OpenAI", "OPENAI_API_KEY"),
+    "azure": ("openai", "AzureOpenAI", "AZURE_OPENAI_API_KEY"),
+    "groq": ("groq", "Groq", "GROQ_API_KEY"),
+    "anthropic": ("anthropic", "Anthropic", "ANTHROPIC_API_KEY"),
+}
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add `worker` to the subparsers of a command line; parsed arguments carry `run`."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "worker",
+        help="send the calls that others submit with queue=",
+        description="Send the calls of a shared queue. Keys and base URLs come from this process's environment, as "
+        "the SDKs read them, and never from the queue.",
+    )
+    queue = os.environ.get(PREFIX + "QUEUE")
+    parser.add_argument(
+        "--queue", metavar="URL", default=queue, required=not queue,
+        help="dramatiq+redis://host/0 or celery+redis://host/0; default: RATELIMITED_LLM_QUEUE",
+    )  # fmt: skip
+    parser.add_argument(
+        "--budget", metavar="URL", help="who shares the limits: sqlite, redis://host/0; default: nobody"
+    )
+    parser.add_argument(
+        "--provider", action="append", choices=sorted(PROVIDERS), metavar="NAME",
+        help="openai, azure, groq or anthropic, repeatable; default: those whose key is in the environment",
+    )  # fmt: skip
+    parser.add_argument("-j", "--concurrency", type=_whole, default=64, metavar="N", help="calls in flight (64)")
+    for name in ("rpm", "tpm", "rpd", "tpd", "itpm", "otpm"):
+        parser.add_argument(f"--{name}", type=amount, metavar="N", help="a limit, as in 500 or 10k; default: learned")
+    parser.add_argument("--max-cost", type=float, metavar="USD", help="what this worker's calls may cost at most")
+    parser.add_argument("--drain", type=_seconds, default=30.0, metavar="S", help="seconds to finish in (30)")
+    parser.add_argument(
+        "--heartbeat", type=_seconds, default=15.0, metavar="S", help="seconds until a silent worker is dead (15)"
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more on stderr")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Work until told to stop; 0 after SIGTERM, 130 after Ctrl-C, 2 when the command line makes no sense."""
+    from ..exceptions import RateLimitedLLMError
+    from ..facts import set_role
+    from ..queues import QueueAddress, Stop
+
+    logging.basicConfig(
+        stream=sys.stderr, format="[%(asctime)s - %(name)s - %(levelname)s] %(message)s",
+        level=logging.DEBUG if args.verbose else logging.WARNING,
+    )  # fmt: skip
+    for noisy in ("httpx", "httpx2", "httpcore", "openai", "groq", "anthropic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    clients: dict[str, Any] = {}
+    try:
+        address = QueueAddress.parse(args.queue)
+        set_role("worker")
+        clients = clients_for(args)
+        stop = Stop(args.drain)
+        received = _listen(stop)
+        print(
+            f"ratelimited-llm worker: {', '.join(clients)} for {address.shown}, at most {args.concurrency} in flight "
+            f"(pid {os.getpid()})",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+        told, left = work(args, address, clients, stop)
+        print(f"ratelimited-llm worker: {told}", file=sys.stderr, flush=True)
+        code = 130 if signal.SIGINT in received else 0
+        if left:  # their threads would be waited for, and their jobs are given back
+            os._exit(code)
+        return code
+    except (ClientError, ImportError, ValueError, TypeError, RateLimitedLLMError) as error:
+        print(f"ratelimited-llm worker: {error}", file=sys.stderr)
+        return 2
+    finally:
+        for client in clients.values():
+            client.cancel()
+            client.close()
+    print(f"ratelimited-llm worker: {told}", file=sys.stderr, flush=True)
+    if stop.now.is_set():
+        sys.stderr.flush()
+        os._exit(130 if signal.SIGINT in received else 143)  # the threads that are in flight would be waited for
+    return 130 if signal.SIGINT in received else 0
+
+
+def work(args: argparse.Namespace, address: Any, clients: dict[str, Any], stop: Stop) -> tuple[str, int]:
+    """Consume until told to stop; answers what was done, in words, and how many calls are in flight still."""
+    from ..queues import engine_for
+    from ..queues.links import ServerClock, connect
+    from ..queues.service import JobService
+    from ..queues.shelf import Shelf
+
+    engine = engine_for(address)
+    client = connect(address)
+    try:
+        service = JobService(clients, Shelf(client, address), ServerClock(client), heartbeat=args.heartbeat)
+        engine.consume(service, concurrency=args.concurrency, heartbeat=args.heartbeat, stop=stop)
+        return (
+            f"{service.answered} answered, {service.failed} failed, {service.known} known already, "
+            f"{service.put_back} put back, {service.refused} refused"
+        ), service.in_flight
+    finally:
+        engine.close()
+        client.close()
+
+
+def clients_for(args: argparse.Namespace) -> dict[str, Any]:
+    """The clients that send, by provider.
+
+    Raises:
+        ClientError: there is none, or one cannot be made.
+    """
+    names = args.provider or [name for name, (_, _, key) in PROVIDERS.items() if os.environ.get(key)]
+    if not names:
+        keys = ", ".join(key for _, _, key in PROVIDERS.values())
+        raise ClientError(f"no provider: set one of {keys}, or name one with --provider")
+    given = {
+        "max_concurrency": args.concurrency, "budget": args.budget, "max_cost": args.max_cost,
+        **{name: getattr(args, name) for name in ("rpm", "tpm", "rpd", "tpd", "itpm", "otpm")},
+    }  # fmt: skip
+    options = {name: value for name, value in given.items() if value is not None}
+    return {name: _client(name, options) for name in names}
+
+
+def _client(provider: str, options: dict[str, Any]) -> Any:
+    import importlib
+
+    module, name, key = PROVIDERS[provider]
+    door = importlib.import_module(f"ratelimited_llm.{module}")
+    try:
+        # Not the environment's queue, which would have the worker submit; nor its journal, which knows single scripts.
+        return getattr(door, name)(queue=False, journal=False, progress=False, **options)
+    except Exception as error:  # the SDKs have errors of their own for a key that is missing
+        raise ClientError(f"no client for {provider}: {type(error).__name__}; is {key} set?") from error
+
+
+def _listen(stop: Stop) -> set[int]:
+    """Have SIGTERM and Ctrl-C end the work; answers the signals that came, as they come."""
+    received: set[int] = set()
+
+    def told(number: int, frame: object) -> None:
+        received.add(number)
+        stop.ask()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, told)
+    return received
+
+
+def _whole(text: str) -> int:
+    value = amount(text)
+    if value != int(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number")
+    return int(value)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.5 <= value <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds from 0.5 to 86400")
+    return value
