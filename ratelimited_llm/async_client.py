@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .async_turn import AsyncTurn
 from .attempt import current_attempt
 from .seam import SDKClient, Seam
 
@@ -17,13 +18,13 @@ class AsyncQueuedClient(Seam[SDKClient]):
 
     __slots__ = ()  # see Looking
 
-    async def request(self, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None) -> Any:
-        """Queue what spends rate limit, and send the rest as the SDK does."""
+    def request(self, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None) -> Any:
+        """Queue what spends rate limit, and send the rest as the SDK does; answers a coroutine, as the SDK's."""
         send = super().request  # type: ignore[misc]
         call = self._queued(send, cast_to, options, stream, stream_cls)
         if call is None:
-            return await send(cast_to, options, stream=stream, stream_cls=stream_cls)
-        return await call.in_own_task()
+            return send(cast_to, options, stream=stream, stream_cls=stream_cls)
+        return call.in_own_task(AsyncTurn)
 
     async def _sleep_for_retry(self, *, retries_taken: int, max_retries: int, options: Any, response: Any) -> None:
         attempt = current_attempt()

@@ -29,7 +29,7 @@ class TaskTurn(Job):
         *args, **kwargs: see `QueuedRequest`.
     """
 
-    __slots__ = ("error", "gate", "lane", "loop", "worker")
+    __slots__ = ("come", "error", "gate", "lane", "loop", "worker")
 
     jumps = True
     drives = True  # thread and loop would only get into each other's way
@@ -40,7 +40,15 @@ class TaskTurn(Job):
         self.lane: Lane | None = None
         self.error: BaseException | None = None
         self.loop = asyncio.get_running_loop()
-        self.gate = asyncio.Event()  # set when it is this call's turn
+        self.come = False  # whether it is this call's turn; only its loop's thread looks
+        self.gate: asyncio.Future[None] | None = None  # of the task that waits for it
+
+    def taken(self) -> bool:
+        """Take the turn if it has come already; False when it is to be waited for."""
+        if not self.come or self.error is not None:
+            return False
+        self.come = False
+        return True
 
     async def wait(self) -> None:
         """Wait until it may be sent.
@@ -48,12 +56,16 @@ class TaskTurn(Job):
         Raises:
             BaseException: it never may; what it was given up with.
         """
-        try:
-            await self.gate.wait()
-        except BaseException:
-            self.worker.unsent(self)
-            raise
-        self.gate.clear()
+        if not self.come:
+            self.gate = self.loop.create_future()
+            try:
+                await self.gate
+            except BaseException:
+                self.worker.unsent(self)
+                raise
+            finally:
+                self.gate = None
+        self.come = False
         if self.error is not None:
             error, self.error = self.error, None
             if isinstance(error, WorkerStopped) and self.state is State.CANCELLED:
@@ -73,11 +85,16 @@ class TaskTurn(Job):
     def _open(self) -> None:
         try:
             if asyncio._get_running_loop() is self.loop:
-                self.gate.set()
+                self._come()
             else:
-                self.loop.call_soon_threadsafe(self.gate.set)
+                self.loop.call_soon_threadsafe(self._come)
         except RuntimeError:  # the loop was closed with the task in it: nobody waits any more
             self.worker.unsent(self)
+
+    def _come(self) -> None:
+        self.come = True
+        if self.gate is not None and not self.gate.done():
+            self.gate.set_result(None)
 
 
 class AsyncTurn(OwnTurn, TaskTurn):

@@ -14,12 +14,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .core.feedback import ANSWERED, Feedback, Kind, Outcome, Reading
 from .core.retry import RetryPolicy
 from .jobs import AttemptFailed
 from .providers import Dialect
+from .providers.parsing import telling
+
+if TYPE_CHECKING:
+    from .async_turn import AsyncTurn
+    from .call_turn import CallTurn
 
 __all__ = ["Attempt", "current_attempt"]
 
@@ -41,8 +46,8 @@ class Attempt:
         dialect: how the provider talks.
         made: attempts of this call that failed before.
         refusals: how often a limit refused it before.
-        rest: waits for another turn in the middle of the SDK's loop, which then goes on as if it had slept; None to
-            leave the loop instead. A coroutine function for `sleep_async`.
+        rest: the job whose `again` waits for another turn in the middle of the SDK's loop, which then goes on as if it
+            had slept; None to leave the loop instead. A coroutine function for `sleep_async`.
     """
 
     __slots__ = (
@@ -50,7 +55,7 @@ class Attempt:
     )  # fmt: skip
 
     def __init__(
-        self, dialect: Dialect, made: int = 0, refusals: int = 0, rest: Callable[[AttemptFailed], Any] | None = None
+        self, dialect: Dialect, made: int = 0, refusals: int = 0, rest: CallTurn | AsyncTurn | None = None
     ) -> None:
         self.dialect = dialect
         self.made = made
@@ -63,11 +68,19 @@ class Attempt:
         self.accepted: Any = None  # the answer that the SDK accepts
 
     def __enter__(self) -> Attempt:
-        self._outer = _current.get()
-        _current.set(self)
+        self.begin()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.end()
+
+    def begin(self) -> None:
+        """From now on the hooks find it; `with` spelt out, which would hold one more object while the call waits."""
+        self._outer = _current.get()
+        _current.set(self)
+
+    def end(self) -> None:
+        """The hooks find the one before it again."""
         _current.set(self._outer)
 
     # -- what the hooks see -------------------------------------------------------------------------------------------
@@ -75,7 +88,7 @@ class Attempt:
     def saw(self, response: Any) -> None:
         """An answer that the SDK accepts; its headers are read, its body is not."""
         self.outcome = ANSWERED
-        self.readings = self.dialect.readings(response.headers)
+        self.readings = self.dialect.readings(telling(response.headers))
         self.accepted = response
 
     def judge(self, response: Any) -> Outcome:
@@ -86,7 +99,7 @@ class Attempt:
         with suppress(Exception):  # a connection that breaks here leaves the status and the headers to go by
             body = response.content if response.is_closed else response.read()
         self.response = response
-        self.readings = self.dialect.readings(response.headers)
+        self.readings = self.dialect.readings(telling(response.headers))
         self.outcome = self.dialect.classify(response.status_code, response.headers, body)
         return self.outcome
 
@@ -122,7 +135,7 @@ class Attempt:
         if self.rest is None or failure.feedback.outcome.kind is Kind.LIMITED:
             raise failure  # the SDK's loop would count a refusal as an attempt
         self.outcome, self.readings, self.response = None, (), None
-        return self.rest, failure
+        return self.rest.again, failure
 
     def again(self, error: BaseException) -> AttemptFailed:
         """What to leave the SDK's loop with where it would sleep and try again."""

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from .core.request import Lane
 from .display.words import span
 from .future import ResponseFuture
-from .jobs import Answer, FutureJob, NotNeeded
+from .jobs import Answer, FutureJob, NotNeeded, forget_frames
 from .light_future import LightFuture, Watch, begin, pass_on, pause
 from .status import Ratelimit
 
 if TYPE_CHECKING:
     from .calls import QueuedCall
+    from .queues.answers import Delivered
     from .runtime import Runtime
     from .stores.journal import Recorded
 
@@ -43,6 +44,10 @@ class CallJob(FutureJob):
     @property
     def on_interrupt(self) -> str | None:
         return self.call.runtime.on_interrupt
+
+    @property
+    def tag(self) -> str:
+        return self.call.runtime.options.tag
 
     def hindered(self) -> bool:
         return self.call.runtime.ledger.too_dear(self.call, self.cost, self.worker.look_again)
@@ -101,7 +106,11 @@ def launch(call: QueuedCall, job: CallJob, future: LightFuture[Any], *, nested: 
             _take_over(call, future, job.context, found)
             return
         if not entry.enlist():
-            _follow(call, job, future)
+            try:
+                _follow(call, job, future)
+            except BaseException:
+                entry.release()
+                raise
             return
     job.future = future
     job.prepare()
@@ -127,12 +136,12 @@ def _follow(call: QueuedCall, job: CallJob, future: LightFuture[Any]) -> None:
     call.entry.follow(partial(_followed, call, job, future))
 
 
-def _followed(call: QueuedCall, job: CallJob, future: LightFuture[Any], found: Recorded | None) -> None:
+def _followed(call: QueuedCall, job: CallJob, future: LightFuture[Any], found: Recorded | Delivered | None) -> None:
     """Who was at it is done; on the journal's or a sending thread, which has other things to do."""
     job.worker.engine.senders.run(partial(_go_on, call, job, future, found))
 
 
-def _go_on(call: QueuedCall, job: CallJob, future: LightFuture[Any], found: Recorded | None) -> None:
+def _go_on(call: QueuedCall, job: CallJob, future: LightFuture[Any], found: Recorded | Delivered | None) -> None:
     """End it with the answer; or nobody is at it any more, and there is none: it is this call's turn."""
     try:
         if found is not None:
@@ -143,18 +152,24 @@ def _go_on(call: QueuedCall, job: CallJob, future: LightFuture[Any], found: Reco
         job.worker.cancel(job)  # only now: without one or the other nothing would be pending
 
 
-def _take_over(call: QueuedCall, future: LightFuture[Any], context: contextvars.Context, found: Recorded) -> None:
-    """End the future with an answer out of the journal."""
+def _take_over(
+    call: QueuedCall, future: LightFuture[Any], context: contextvars.Context, found: Recorded | Delivered
+) -> None:
+    """End the future with an answer out of the journal, or of a worker elsewhere."""
     if not begin(future):
         return
     try:
         value = context.run(call.replayed, found)
-    except Exception as error:  # it cannot be read any more: better asked again than failed
-        call.unreadable(error)
-        _send_after_all(call, future, context)
+    except Exception as error:
+        try:
+            call.unreadable(error, found)
+        except Exception as final:
+            _end(call, future, final)
+        else:
+            _queue(call, future, context, partial(launch, nested=True))
         return
-    _tell(future, call, "done", replayed=True)
-    call.runtime.ledger.replayed(call)
+    _tell(future, call, "done", replayed=not found.elsewhere)
+    call.over(found)
     with suppress(InvalidStateError):  # its time was over just now
         future.set_result(value)
 
@@ -172,11 +187,15 @@ def _queue(
         job.give_up(error)
 
 
-def _send_after_all(call: QueuedCall, future: LightFuture[Any], context: contextvars.Context) -> None:
+def _end(call: QueuedCall, future: LightFuture[Any], error: Exception) -> None:
+    """End the future with what somebody else's attempt at it failed with."""
+    forget_frames(error)
+    _tell(future, call, "failed")
+    call.runtime.ledger.failed(call, error)
     if call.entry is not None:
-        call.entry.release()
-        call.entry = None
-    _queue(call, future, context, partial(launch, nested=True))
+        call.entry.release(error)
+    with suppress(InvalidStateError):  # its time was over just now
+        future.set_exception(error)
 
 
 def _tell(future: LightFuture[Any], call: QueuedCall, state: str, *, replayed: bool = False) -> None:

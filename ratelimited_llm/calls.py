@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,10 +24,15 @@ from .snapshot import snapshot
 from .spending import most_output
 from .status import Ratelimit
 from .streams import StreamWatch
-from .waits import Quick, Sent, Steps, block, run
+from .telemetry.meters import operation_of
+from .telemetry.reasons import reason_of
+from .waits import Passed, Quick, Steps, block, run
 
 if TYPE_CHECKING:
+    from .async_turn import AsyncTurn
     from .journaled import Entry, Tape
+    from .queues.answers import Delivered
+    from .queues.entry import RemoteEntry
     from .runtime import Runtime
     from .stores.journal import Recorded
 
@@ -37,6 +42,7 @@ _log = logging.getLogger("ratelimited_llm")
 
 RAW_HEADER = "x-stainless-raw-response"  # "true" or "raw" by with_raw_response, "stream" by with_streaming_response
 CAST_HEADER = "____stainless_override_cast_to"
+WORKERS_GRACE = 60.0  # seconds beyond max_wait after which it is clear that no worker will tell of its end
 # What must be there when the call returns: C code and identity checks would meet the future instead.
 PLAIN_TYPES = frozenset({str, bytes, bytearray, int, float, bool, dict, list, tuple, type(None), object})
 
@@ -78,12 +84,16 @@ class QueuedCall(Noted):
         self.stream_cls = stream_cls
         self.key = (self.pool.family, options.url)
         self.deadline_at: float | None = None
-        self.entry: Entry | None = None
+        self.entry: Entry | RemoteEntry | None = None
         journal = runtime.journal
         if journal is not None:
             from .journaled import entry_for  # it knows sqlite3, which costs nothing to those who keep no journal
 
             self.entry = entry_for(journal, runtime.provider, account.base_url, options)
+        if runtime.remote is not None:
+            from .queues.entry import RemoteEntry
+
+            self.entry = RemoteEntry(self, runtime.remote, self.entry)
 
     # -- before it is sent --------------------------------------------------------------------------------------------
 
@@ -114,6 +124,9 @@ class QueuedCall(Noted):
             prompt = estimator.prompt_tokens(self.key, self.size)
         return self.account.dialect.cost(self.options.url, body, prompt, estimator.output_tokens(self.key))
 
+    def kind(self) -> tuple[str, str, int]:
+        return self.model, operation_of(self.key[1]), self.runtime.options.rank
+
     def most_output(self) -> int | None:
         return most_output(self.options.url, body_of(self.options.json_data))
 
@@ -133,7 +146,10 @@ class QueuedCall(Noted):
             self.submitted_at = self.runtime.worker.clock()
         if options.deadline is not None:
             self.deadline_at = self.submitted_at + options.deadline
-        wait = options.allowed_wait
+        bounded = options.max_wait is not None or options.deadline is not None
+        wait = options.allowed_wait if bounded else None
+        if wait is not None and self.runtime.remote is not None:
+            wait = options.deadline or wait + WORKERS_GRACE  # max_wait is for the workers, who know when they send it
         return {
             "priority": options.rank,
             "tenant": options.tenant,
@@ -182,31 +198,40 @@ class QueuedCall(Noted):
         """Wait for its turn, send it in this thread, and return the SDK's plain object."""
         self.estimated = self.cost()
         self.runtime.limits.check(self.estimated)
-        if in_call() and self.runtime.limits.max_concurrency is not None:
+        if in_call() and self.runtime.limits.max_concurrency is not None and self.runtime.remote is None:
             # Its outer call may hold the only place: it would wait for itself.
             with Attempt(self.account.dialect):
-                return self.send(self.cast_to, self.options, stream=self.stream, stream_cls=self.stream_cls)
+                return self.sent_with(self.options)
         return block(take_turn(self, CallTurn, nested=in_call()))
 
-    async def in_own_task(self) -> Any:
-        """The same for a task, which sends it on its event loop."""
+    def in_own_task(self, turn: type[AsyncTurn]) -> Coroutine[Any, Any, Any]:
+        """The same for a task, which sends it on its event loop; answers what to await.
+
+        Args:
+            turn: the kind of job; whoever calls this knows asyncio.
+        """
         self.estimated = self.cost()
         self.runtime.limits.check(self.estimated)
         nested = current_attempt() is not None
-        if nested and self.runtime.limits.max_concurrency is not None:
-            with Attempt(self.account.dialect):
-                return await self.send(self.cast_to, self.options, stream=self.stream, stream_cls=self.stream_cls)
-        from .async_turn import AsyncTurn
+        if nested and self.runtime.limits.max_concurrency is not None and self.runtime.remote is None:
+            return self._past_the_queue()
+        return run(take_turn(self, turn, nested=nested))
 
-        return await run(take_turn(self, AsyncTurn, nested=nested))
+    async def _past_the_queue(self) -> Any:
+        with Attempt(self.account.dialect):
+            return await self.sent_with(self.options)
 
     # -- sending it ---------------------------------------------------------------------------------------------------
+
+    def sent_with(self, options: Any) -> Any:
+        """What the SDK answers, or for a client of asyncio something to await for it."""
+        return self.send(self.cast_to, options, stream=self.stream, stream_cls=self.stream_cls)
 
     def attempt(self, job: Any) -> Answer:
         """Pass once through the SDK, in this thread; raises as `attempt_steps`."""
         return block(self.attempt_steps(job))
 
-    def attempt_steps(self, job: Any, rest: Callable[[AttemptFailed], Any] | None = None) -> Steps[Answer]:
+    def attempt_steps(self, job: Any, rest: CallTurn | AsyncTurn | None = None) -> Steps[Answer]:
         """Pass once through the SDK.
 
         Args:
@@ -219,12 +244,19 @@ class QueuedCall(Noted):
         """
         attempt, ledger = Attempt(self.account.dialect, job.attempts, job.refusals, rest), self.runtime.ledger
         try:
-            if self.entry is not None and (yield Quick(self.entry.claim)):
+            entry = None if self.entry is None or self.entry.elsewhere else self.entry
+            if entry is not None and (yield Quick(entry.claim)):
                 ledger.perhaps_paid_again()
-            options = self._options_for(job)
-            send = partial(self.send, self.cast_to, options, stream=self.stream, stream_cls=self.stream_cls)
-            with attempt:
-                value = yield Sent(send)
+            passed = Passed(self, self._options_for(job))
+            if self.trace is not None:
+                self.trace.sending(self)
+            attempt.begin()
+            try:
+                value = yield passed
+            finally:
+                attempt.end()
+                if self.trace is not None:
+                    self.trace.sent()
         except AttemptFailed as failure:
             self.came_back(failure)
             raise
@@ -237,16 +269,26 @@ class QueuedCall(Noted):
             unheard = isinstance(error, self.client._sdk.APIConnectionError)
             ledger.gave_up(self, perhaps_paid=unheard or attempt.outcome is ANSWERED)
             raise attempt.over(error) from None
-        return (yield from self._answer(job, attempt, value))
+        answer = self._answer(job, attempt, value)
+        if self.trace is not None and not answer.open:
+            self.trace.answered(self, answer.value, answer.feedback.usage, attempt.accepted)
+        if entry is not None and attempt.accepted is not None and not answer.open:
+            from .replay import recorded_answer
+
+            response = attempt.accepted
+            yield Quick(partial(entry.record, recorded_answer(response, response.content, self.sent_at)))
+        return answer
 
     def came_back(self, failure: AttemptFailed) -> None:
         """An attempt failed, and there may be another."""
         outcome = failure.feedback.outcome
-        self.runtime.ledger.back(self, outcome.kind)
+        self.runtime.ledger.back(self, outcome.kind, reason_of(failure))
+        if self.trace is not None:
+            self.trace.came_back(failure)
         if outcome.kind is Kind.LIMITED:
             self.account.news.refused(self.pool.family, outcome)
 
-    def _answer(self, job: Any, attempt: Attempt, value: Any) -> Steps[Answer]:
+    def _answer(self, job: Any, attempt: Attempt, value: Any) -> Answer:
         self.account.news.answered(self.pool.family, attempt.readings)
         ledger, response = self.runtime.ledger, attempt.accepted
         if response is not None and not response.is_closed:
@@ -257,30 +299,44 @@ class QueuedCall(Noted):
         if usage is not None:
             self.learn(usage)
         ledger.answered(self, usage)
-        if self.entry is not None and response is not None:
-            from .replay import recorded_answer
-
-            answer = recorded_answer(response, response.content, self.sent_at)
-            yield Quick(partial(self.entry.record, answer))
         return Answer(value, Feedback(ANSWERED, attempt.readings, usage))
 
     def _watch(self, job: Any, response: Any, value: Any) -> None:
-        tape = None if self.entry is None else self.entry.tape(response, self.sent_at)
-        watch = StreamWatch(self.account.dialect, StreamEnd(self, job, tape))
+        entry = self.entry
+        tape = None if entry is None or entry.elsewhere else entry.tape(response, self.sent_at)
+        end = StreamEnd(self, job, tape)
+        watch = StreamWatch(self.account.dialect, end, end.saw)
         watch.over_response(response, tape)
         if self.stream and _raw(_headers(self.options)) is None:
             watch.over_stream(value)
 
-    def replayed(self, recorded: Recorded) -> Any:
-        """What the SDK makes of an answer out of the journal."""
+    def replayed(self, found: Recorded | Delivered) -> Any:
+        """What the SDK makes of an answer out of the journal, or of a worker's; raises what that failed with."""
+        recorded = found.accepted(self) if found.elsewhere else found
         with Attempt(self.account.dialect):  # so that none of the hooks takes it for a call of its own
             from .replay import replay
 
             return replay(self.client, self.cast_to, self.options, self.stream, self.stream_cls, recorded)
 
-    def unreadable(self, error: Exception) -> None:
-        """The SDK makes nothing of it (it was made by another version, say): it is asked for again."""
+    def unreadable(self, error: Exception, found: Recorded | Delivered) -> Entry | RemoteEntry | None:
+        """The SDK makes nothing of it (it was made by another version, say): it is asked for again.
+
+        Answers the call's new place in the queue. What a worker answered is not asked for again: `error` is raised.
+        """
+        if found.elsewhere:
+            raise error
         _log.warning("journal_unreadable: %s; the call is sent again", type(error).__name__)
+        if self.entry is not None:
+            self.entry.release()
+            self.entry = self.entry.afresh()
+        return self.entry
+
+    def over(self, found: Recorded | Delivered) -> None:
+        """It has ended with an answer that it did not have to fetch itself."""
+        if found.elsewhere:
+            self.runtime.ledger.resolved(self)
+        else:
+            self.runtime.ledger.replayed(self)
 
     # -- how it fares -------------------------------------------------------------------------------------------------
 
@@ -329,12 +385,24 @@ class QueuedCall(Noted):
 class StreamEnd:
     """What happens when a stream has ended; may run in a finalizer."""
 
-    __slots__ = ("call", "job", "tape")
+    __slots__ = ("begun", "call", "job", "tape")
 
     def __init__(self, call: QueuedCall, job: Any, tape: Tape | None) -> None:
         self.call = call
         self.job = job
         self.tape = tape
+        self.begun = False
+
+    def saw(self, chunk: Any) -> bool:
+        """A chunk was read; answers whether the next one matters too."""
+        call = self.call
+        if not self.begun:
+            self.begun = True
+            call.runtime.ledger.first_chunk(call)
+        if call.trace is None:
+            return False
+        call.trace.chunk(call, chunk)
+        return True
 
     def __call__(self, usage: Usage | None, error: BaseException | None) -> None:
         trouble = None
@@ -346,6 +414,8 @@ class StreamEnd:
         if self.tape is not None:
             self.tape.ended()
         self.call.runtime.ledger.stream_ended(self.call, usage)
+        if self.call.trace is not None:
+            self.call.trace.stream_over(self.call, self.job.worker.engine, usage, error)
         self.job.worker.stream_ended(self.job, usage, trouble)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import lifecycle
+from .core.checks import number
 from .jobs import in_call
 from .status import History, Status
 
@@ -83,7 +84,8 @@ class Conveniences(Looking[SDKClient]):
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until every call made so far has ended, at most `timeout` seconds; True when they have."""
-        return self._runtime.watch(self._runtime.ledger.wait, timeout)
+        seconds = None if timeout is None else number("timeout", timeout, "a number of seconds")
+        return self._runtime.watch(self._runtime.ledger.wait, seconds)
 
     def gather(
         self,

@@ -23,7 +23,7 @@ from typing import Any, cast
 
 from .core.dispatcher import Dispatcher
 from .core.request import State
-from .inbox import AFTER_ALL, CONTROL, Inbox
+from .inbox import AFTER_ALL, CONTROL, Inbox, Message
 from .room import Room, sleep_at
 from .senders import SenderPool
 from .steps import Handler, Job, Steps
@@ -86,10 +86,36 @@ class Engine(Steps):
         self.inbox.put((CONTROL, self.sequence(), handler, job, extra), ring=ring)
 
     def tell(self, handler: Handler, job: Job, extra: Any) -> None:
-        """Leave a message about a call that its own thread or task has made."""
-        self.post(handler, job, extra, ring=not job.drives)
+        """Act on a message about a call that its own thread or task has made, or leave it for whoever drives."""
+        message = (CONTROL, self.sequence(), handler, job, extra)
+        if self._settled_at_once(message):
+            return
+        self.inbox.put(message, ring=not job.drives)
         if job.drives:
             self.drive(taking=False)
+
+    def _settled_at_once(self, message: Message) -> bool:
+        """Act on it here and now when nobody waits, which spares a switch to the thread."""
+        inbox, scheduler = self.inbox, self.machine.scheduler
+        if inbox.queue or not scheduler.empty or self.core.locked():  # as in `_at_once`
+            return False
+        try:
+            with self.core:
+                if inbox.queue or not scheduler.empty:
+                    return False
+                self._driver = threading.get_ident()
+                try:
+                    self._handle(message)
+                    self._deliver()
+                    self._look_around()
+                finally:
+                    self._driver = 0
+        except BaseException:  # torn: what of it is done will not be done again
+            inbox.put(message)
+            raise
+        if inbox.queue or inbox.closed or not scheduler.empty:  # it rests, to be tried again
+            inbox.ring()
+        return True
 
     def accept(self, job: Job, nested: bool) -> bool:
         """Take in a new call; False when no more are accepted.
@@ -295,9 +321,10 @@ class Engine(Steps):
         try:
             for message in self.inbox.take(BATCH):
                 self._handle(message)
+            scheduler = self.machine.scheduler
             if self.inbox.closed:
-                self.machine.scheduler.paused = False  # what was accepted could never end
-            until = self._dispatch(self.clock())
+                scheduler.paused = False  # what was accepted could never end
+            until = math.inf if scheduler.empty else self._dispatch(self.clock())
             self._deliver()
             self._look_around()
             return until

@@ -16,6 +16,7 @@ from contextlib import suppress
 from numbers import Real
 from typing import Any
 
+from .core.checks import number
 from .crew import Crew, Item
 
 __all__ = ["Answers", "gather", "map_calls"]
@@ -326,7 +327,9 @@ def _check_on_error(on_error: Any) -> None:
 def _end_of(timeout: Any) -> float | None:
     if timeout is None:
         return None
-    if isinstance(timeout, bool) or not isinstance(timeout, Real) or math.isnan(timeout):
+    if isinstance(timeout, int):
+        timeout = number("timeout", timeout, "a number of seconds")
+    if not isinstance(timeout, Real) or math.isnan(timeout):
         raise TypeError(f"timeout must be seconds or None, not {timeout!r}")
     seconds = float(timeout)
     return None if seconds >= threading.TIMEOUT_MAX else time.monotonic() + seconds

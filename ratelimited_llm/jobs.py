@@ -230,6 +230,10 @@ class TurnJob(Job):
         self.gate: Any = threading.Lock()  # taken until it is this call's turn
         self.gate.acquire()
 
+    def taken(self) -> bool:
+        """Take the turn if it has come already; False when it is to be waited for."""
+        return self.error is None and bool(self.gate.acquire(blocking=False))
+
     def wait(self) -> None:
         """Block until it may be sent.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from .jobs import NotNeeded
@@ -56,6 +56,8 @@ class Entry:
 
     __slots__ = ("body", "enlisted", "journal", "key", "number")
 
+    elsewhere: ClassVar[Literal[False]] = False  # this process may send it
+
     def __init__(self, journal: Journal, key: bytes, body: Any) -> None:
         self.journal = journal
         self.key = key
@@ -105,6 +107,9 @@ class Entry:
         if self.enlisted:
             self.enlisted = False
             self.journal.record(self.key, self.number, answer)
+
+    def afresh(self) -> None:
+        """What is there cannot be read: the call goes without a journal."""
 
     def tape(self, response: Any, sent_at: float) -> Tape:
         """What records an answer that streams."""

@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 
 from .core.feedback import Outcome, Reading
 
-__all__ = ["News", "log_as_environment_says"]
+__all__ = ["News", "log_as_environment_says", "say_perhaps_paid"]
 
 _log = logging.getLogger("ratelimited_llm.limits")
+_journal = logging.getLogger("ratelimited_llm.journal")
 LEVELS = {name: getattr(logging, name.upper()) for name in ("debug", "info", "warning", "error", "critical")}
 FORMAT = "[%(asctime)s - %(name)s:%(lineno)d - %(levelname)s] %(message)s"  # the SDKs' own
 
@@ -61,6 +62,15 @@ class News:
             level, "refused by %s (%s, limit: %s, wait: %s); the queue of this model waits, nothing is lost",
             self._host, family or "any model", outcome.dimension or "unsaid", wait, extra=facts,
         )  # fmt: skip
+
+
+def say_perhaps_paid() -> None:
+    """Calls are sent again that an earlier run had sent."""
+    _journal.warning(
+        "perhaps_paid: calls that were in flight when an earlier run ended are sent again, and may be paid twice; "
+        "status().perhaps_paid counts them",
+        extra={"event": "perhaps_paid"},
+    )
 
 
 def log_as_environment_says() -> None:

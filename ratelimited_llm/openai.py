@@ -53,6 +53,9 @@ class OpenAI(QueuedClient[Any], _openai.OpenAI):
             `RATELIMITED_LLM_JOURNAL` names, if it does.
         journal_max_age: seconds after which an answer in it no longer counts; None for never.
         journal_store: "all" keeps requests too, "responses" only the answers.
+        queue: the address of a shared queue, "dramatiq+redis://host/0" or "celery+redis://host/0", whose workers
+            (`ratelimited-llm worker`) send the calls: keys, base URLs, limits and max_cost are theirs then. None for
+            the one that `RATELIMITED_LLM_QUEUE` names, if it does; False for none.
         prices: US dollars per million tokens by model, {"gpt-4.1-mini": (0.40, 1.60)}; what is not there is looked up
             in genai-prices, if it is installed (the extra "cost").
         max_cost: US dollars that the calls of this client may cost; see `Spending` for what is promised. Calls that

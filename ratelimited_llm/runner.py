@@ -6,7 +6,11 @@
     --rpm N, --tpm N       limits (10k is read); what is not given is learned from the answers
     --journal FILE         answers are kept there; the same command again asks only for what is missing
     --max-cost DOLLARS     what each client of the script may spend; calls beyond it fail with CostLimitReached
+    --budget WHERE         shares the limits: "sqlite" on this machine, "redis://host:6379/0" between machines
     --mode MODE            "blocking" (the default here) or "future"
+
+The installed command does the same: `ratelimited-llm script.py`, or `ratelimited-llm run -- python script.py`, where
+the Python is the one that we are installed for, whatever is written.
 
 As `python -m cProfile` does, but closer: `sys.argv`, `sys.path[0]`, `__main__`, `__file__`, tracebacks, exit codes and
 Ctrl-C are what they are without us. Each call waits for its turn and returns the SDK's plain object (blocking mode).
@@ -24,6 +28,7 @@ import importlib.util
 import io
 import os
 import pkgutil
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -36,11 +41,15 @@ from .options import PREFIX, CallOptions, parse_amount
 __all__ = ["COMMANDS", "Script", "read_arguments", "run"]
 
 # Written down here, since to ask the command line would import all of it.
-COMMANDS = frozenset({"batch", "demo", "estimate", "journal", "sim"})
-OPTIONS = {"--rpm": "RPM", "--tpm": "TPM", "--journal": "JOURNAL", "--max-cost": "MAX_COST", "--mode": "MODE"}
+COMMANDS = frozenset({
+    "batch", "cancel", "demo", "estimate", "journal", "limit", "limits", "pause", "resume", "serve", "sim", "top",
+    "worker",
+})  # fmt: skip
+OPTIONS = {"--rpm": "RPM", "--tpm": "TPM", "--journal": "JOURNAL", "--max-cost": "MAX_COST", "--mode": "MODE",
+           "--budget": "BUDGET"}  # fmt: skip
 USAGE = (
     "usage: python -m ratelimited_llm [--rpm N] [--tpm N] [--journal FILE] [--max-cost DOLLARS] "
-    "[--mode future|blocking] (script.py | -m package.module) [args]"
+    "[--mode future|blocking] [--budget WHERE] (script.py | -m package.module) [args]"
 )
 
 
@@ -68,6 +77,9 @@ def read_arguments(argv: Sequence[str]) -> Script | None:
         SystemExit: with code 2 and a message on stderr, when it makes no sense.
     """
     rest, environment = list(argv), {}
+    told = rest[:1] == ["run"]  # that a script follows, whatever its name
+    if told:
+        rest.pop(0)
     while rest and rest[0].partition("=")[0] in OPTIONS:
         option, given, value = rest.pop(0).partition("=")
         if not given:
@@ -75,26 +87,42 @@ def read_arguments(argv: Sequence[str]) -> Script | None:
                 _usage(f"{option} needs a value")
             value = rest.pop(0)
         environment[PREFIX + OPTIONS[option]] = _checked(option, value)
+    if told:
+        rest = _after_run(rest)
     if rest and rest[0].startswith("-m"):
         name = rest.pop(0)[2:] or (rest.pop(0) if rest else _usage("-m needs the name of a module"))
         return Script(name, True, rest, environment)
-    if rest and rest[0] not in COMMANDS and (rest[0].endswith(".py") or os.path.exists(rest[0])):
+    if rest and (told or rest[0] not in COMMANDS) and (rest[0].endswith(".py") or os.path.exists(rest[0])):
         return Script(rest[0], False, rest[1:], environment)
+    if told:
+        what = f"{rest[0]} is no Python script" if rest else "run needs a script"
+        _usage(f"{what}; other programs are paced by `ratelimited-llm serve` and their OPENAI_BASE_URL")
     if environment:
         what = f"no script there: {rest[0]}" if rest else "these options need a script"
         _usage(f"{rest[0]} is a command: its options come after it" if rest and rest[0] in COMMANDS else what)
     return None
 
 
+def _after_run(rest: list[str]) -> list[str]:
+    """What stands after `run` and our options, without `--` and the name of a Python: it is this one that runs it."""
+    if rest[:1] == ["--"]:
+        rest = rest[1:]
+    return rest[1:] if rest and re.fullmatch(r"(.*[/\\])?python[0-9.]*(\.exe)?", rest[0]) else rest
+
+
 def _checked(option: str, value: str) -> str:
+    from .stores.spelling import checked_budget
+
     try:
         if option in ("--rpm", "--tpm", "--max-cost") and not parse_amount(value, option) > 0:
             raise ValueError(f"{option} must be above 0, not {value}")
         if option == "--mode":
             CallOptions(mode=value)
+        if option == "--budget":
+            return checked_budget(value)  # a relative path in it too
         if option == "--journal":
             return os.path.abspath(value)  # the script may go elsewhere before its first client
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         _usage(str(error))
     return value
 

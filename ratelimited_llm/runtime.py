@@ -7,10 +7,12 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from . import lifecycle
+from . import budgets, lifecycle
+from .core.checks import weights_of
 from .core.outlook import Outlook
 from .core.request import Lane
 from .display.progress import FIRST_SLICE, Progress
+from .facts import facts_of
 from .hints import SerialHint
 from .ledger import Ledger
 from .options import LIMIT_NAMES, PREFIX, CallOptions, limits_from_environment, parse_amount, split_limits
@@ -19,16 +21,21 @@ from .prices import Prices
 from .spending import Spending
 from .status import History, Status
 from .survey import outlook_for, status_of
+from .telemetry.asked import serve_if_asked
+from .telemetry.registry import watch
 
 if TYPE_CHECKING:
+    from .queues.submitting import RemoteQueue
     from .stores.journal import Journal
 
 __all__ = ["CALL_NAMES", "OWN_NAMES", "Runtime"]
 
-QUEUE_NAMES = ("max_queue", "max_queue_per_tenant", "on_full", "ageing", "weights", "size_classes")
-CALL_NAMES = ("priority", "tenant", "deadline", "max_wait", "mode")
+QUEUE_NAMES = (
+    "max_queue", "max_queue_per_tenant", "on_full", "ageing", "weights", "size_classes", "budget", "on_budget_lost",
+)  # fmt: skip
+CALL_NAMES = ("priority", "tenant", "deadline", "max_wait", "mode", "tag")
 JOURNAL_NAMES = ("journal", "journal_max_age", "journal_store")
-SINGLE_NAMES = ("limits", "estimator", "prices", "max_cost", "progress", "on_interrupt")
+SINGLE_NAMES = ("queue", "limits", "estimator", "prices", "max_cost", "progress", "on_interrupt")
 OWN_NAMES = frozenset({*LIMIT_NAMES, *QUEUE_NAMES, *CALL_NAMES, *JOURNAL_NAMES, *SINGLE_NAMES})
 
 
@@ -52,7 +59,7 @@ class Runtime:
             raise TypeError(f"estimator must be a function of the request body, not {self.estimator!r}")
         queue = {name: given[name] for name in QUEUE_NAMES if given.get(name) is not None}
         if "weights" in queue:
-            queue["weights"] = tuple(sorted(queue["weights"].items()))
+            queue["weights"] = tuple(sorted(weights_of(queue["weights"]).items()))
         self.queue = QueueSettings(**queue)
         options = {name: given[name] for name in CALL_NAMES if given.get(name) is not None}
         options.setdefault("mode", os.environ.get(PREFIX + "MODE") or "future")
@@ -69,8 +76,11 @@ class Runtime:
         if self.on_interrupt not in (None, "cancel", "keep"):
             raise ValueError(f'on_interrupt must be "cancel", "keep" or None, not {self.on_interrupt!r}')
         self.journal = _journal(given)
+        self.remote = _remote(given, capped=self.ledger.spending.max_cost is not None)
         self.worker = worker_for(self.queue)
         _all.add(self)
+        watch(self.ledger, self.worker.budget)
+        serve_if_asked()
 
     def with_options(self, changes: Mapping[str, Any]) -> Runtime:
         """The same queue with other options for its calls; itself when nothing changes (anthropic compares copies)."""
@@ -125,6 +135,17 @@ def _ledger_of(job: Any) -> Any:
     return None if call is None else call.runtime.ledger
 
 
+def _remote(given: Mapping[str, Any], *, capped: bool) -> RemoteQueue | None:
+    where = given.get("queue")
+    if where is None or where is False or where == "":
+        return None
+    if capped:
+        raise TypeError("max_cost= cannot be kept with queue=, whose workers spend: give it to ratelimited-llm worker")
+    from .queues.submitting import remote_queue  # redis and an engine are for those who use them
+
+    return remote_queue(where)
+
+
 def _journal(given: Mapping[str, Any]) -> Journal | None:
     where = given.get("journal")
     if where is None:
@@ -156,5 +177,11 @@ def _kept_in() -> str | None:
     return ", ".join(sorted(paths)) or None
 
 
+def _facts(budget: Any) -> dict[str, Any]:
+    """What this process reports to those who share a budget."""
+    return facts_of(budget, lambda shared: {each.ledger for each in list(_all) if each.worker.budget is shared})
+
+
+budgets.facts_from(_facts)
 lifecycle.answered_by(_answered)
 lifecycle.resumes_with(_kept_in)

@@ -8,6 +8,7 @@ Every call of the SDKs passes `request()`. What spends rate limit becomes a queu
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -17,7 +18,7 @@ from .calls import QueuedCall
 from .conveniences import Looking
 from .core.feedback import Kind
 from .exceptions import WorkerStopped
-from .options import disabled
+from .options import PREFIX, disabled
 from .pools import Account, account_for, worker_for
 from .providers import dialect_for
 from .runtime import CALL_NAMES, OWN_NAMES, Runtime
@@ -162,6 +163,8 @@ def _initializer(base: Any) -> Callable[..., None]:
     @functools.wraps(base.__init__)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         ours = {name: kwargs.pop(name) for name in list(kwargs) if name in OWN_NAMES}
+        if ours.get("queue") is None:
+            ours["queue"] = os.environ.get(PREFIX + "QUEUE")
         cls = type(self)
         if _is_door(cls):
             # The SDKs look at the exact class in their constructors (anthropic finds credentials by it).

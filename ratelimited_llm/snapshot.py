@@ -12,6 +12,7 @@ __all__ = ["given_only", "snapshot", "to_json"]
 
 NOT_GIVEN = frozenset({"Omit", "NotGiven"})  # how the SDKs write that an argument was not given
 
+NO_JSON = (set, frozenset, bytes, bytearray, memoryview, complex)
 DEEPEST = 200  # levels; json itself gives up at about a thousand, with a RecursionError
 
 
@@ -32,10 +33,24 @@ def snapshot(value: Any, depth: int = 0) -> Any:
     if depth > DEEPEST:
         raise ValueError(f"the request body is nested more than {DEEPEST} levels deep, or contains itself")
     if kind is dict:
+        try:
+            plain = "".join(value).isascii()  # the quickest way to see that there is nothing to see
+        except TypeError:
+            plain = False
+        if not plain:
+            _check_keys(value)
         return {key: snapshot(item, depth + 1) for key, item in value.items()}
     if kind is list or kind is tuple:
         return [snapshot(item, depth + 1) for item in value]
     return _other(value, depth)
+
+
+def _check_keys(value: Mapping[Any, Any]) -> None:
+    for key in value:
+        if isinstance(key, str):
+            key.encode()
+        elif not (key is None or isinstance(key, (int, float))):  # which JSON writes as text
+            raise TypeError(f"keys of a request body must be strings, not {type(key).__name__}")
 
 
 def _other(value: Any, depth: int) -> Any:
@@ -46,12 +61,13 @@ def _other(value: Any, depth: int) -> Any:
     if isinstance(value, str):
         return value
     if isinstance(value, Mapping):
+        _check_keys(value)
         return {key: snapshot(item, depth + 1) for key, item in value.items()}
     if isinstance(value, Iterator):
         return [snapshot(item, depth + 1) for item in value]
     if isinstance(value, (list, tuple)):
         return [snapshot(item, depth + 1) for item in value]
-    if isinstance(value, (set, frozenset, bytes, bytearray, memoryview, complex)) or type(value) is object:
+    if isinstance(value, NO_JSON) or type(value) is object or callable(value):
         json.dumps(value)  # raises the TypeError that everybody knows
     try:
         return copy.deepcopy(value)

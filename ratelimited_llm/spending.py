@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .core.checks import number
 from .core.estimate import BYTES_PER_TOKEN
 from .core.request import Cost, Usage
 from .exceptions import CostLimitReached
@@ -127,8 +128,7 @@ class Spending:
 
     def __init__(self, prices: Prices, max_cost: float | None = None) -> None:
         if max_cost is not None:
-            if isinstance(max_cost, bool) or not isinstance(max_cost, (int, float)):
-                raise TypeError(f"max_cost must be a number of US dollars or None, not {max_cost!r}")
+            number("max_cost", max_cost, "a number of US dollars")
             if not (math.isfinite(max_cost) and max_cost > 0):
                 raise ValueError(f"max_cost must be above 0 US dollars, not {max_cost!r}; None means no cap")
         self.prices = prices

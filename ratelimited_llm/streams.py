@@ -23,15 +23,23 @@ class StreamWatch:
     Args:
         dialect: where the usage stands in a chunk.
         ended: called once with the usage and the error that ended it, from any thread, a finalizer included.
+        saw: called with each chunk, by whoever reads it, for as long as it answers that it wants the next one.
     """
 
-    __slots__ = ("_dialect", "_ended", "_error", "_lock", "_usage")
+    __slots__ = ("_dialect", "_ended", "_error", "_lock", "_reader", "_tell", "_usage")
 
-    def __init__(self, dialect: Dialect, ended: Callable[[Usage | None, BaseException | None], None]) -> None:
+    def __init__(
+        self,
+        dialect: Dialect,
+        ended: Callable[[Usage | None, BaseException | None], None],
+        saw: Callable[[Any], bool] | None = None,
+    ) -> None:
         self._dialect = dialect
         self._ended: Callable[[Usage | None, BaseException | None], None] | None = ended
+        self._tell = saw
         self._usage: Usage | None = None
         self._error: BaseException | None = None
+        self._reader = 0  # the thread that is waiting for the next chunk, inside of the SDK
         self._lock = threading.RLock()  # reentrant: a finalizer may close what this thread is closing
 
     def over_response(self, response: Any, tape: Tape | None = None) -> None:
@@ -53,41 +61,55 @@ class StreamWatch:
             stream._iterator = (self._observe_async if hasattr(iterator, "__anext__") else self._observe)(iterator)
 
     def _saw(self, chunk: Any) -> Any:
+        if self._tell is not None and not self._tell(chunk):
+            self._tell = None
         self._usage = self._dialect.stream_usage(chunk, self._usage)
         return chunk
 
     def _observe(self, chunks: Iterator[Any]) -> Iterator[Any]:
         try:
+            self._reader = threading.get_ident()
             for chunk in chunks:
+                self._reader = 0
                 yield self._saw(chunk)
+                self._reader = threading.get_ident()
         except GeneratorExit:
             raise
         except BaseException as error:
             self._error = error
             raise
         finally:
+            self._reader = 0
             if hasattr(chunks, "close"):
                 chunks.close()
             self.end()
 
     async def _observe_async(self, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
         try:
+            self._reader = threading.get_ident()
             async for chunk in chunks:
+                self._reader = 0
                 yield self._saw(chunk)
+                self._reader = threading.get_ident()
         except GeneratorExit:
             raise
         except BaseException as error:
             self._error = error
             raise
         finally:
+            self._reader = 0
             self.end()
 
     def end(self) -> None:
         """It is over; only the first time counts."""
+        if self._reader == threading.get_ident():
+            return  # the SDK closes the answer on its way out, with the error that `_observe` is about to see
         with self._lock:
-            ended, self._ended = self._ended, None
+            ended, self._ended, self._tell = self._ended, None, None
+            # A finalizer holds us until the stream is gone, and by its traceback the error would hold the stream.
+            error, self._error = self._error, None
         if ended is not None:
-            ended(self._usage, self._error)
+            ended(self._usage, error)
 
 
 @lru_cache(maxsize=16)

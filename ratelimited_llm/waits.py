@@ -1,13 +1,16 @@
 """What a call has to wait for, as values: one course of events serves a thread that blocks and a task that awaits.
 
 The course is a generator that yields what it waits for and gets what came of it; `block` and `run` are its drivers.
+
+Thousands of tasks may wait at once, and the garbage collector looks at every object that each of them holds, again and
+again. So a wait makes no coroutine of its own where the one it is for will do.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .exceptions import RequestExpired
@@ -15,15 +18,17 @@ from .jobs import SENDING
 from .room import sleep_at
 
 if TYPE_CHECKING:
+    from .calls import QueuedCall
     from .journaled import Entry
+    from .queues.entry import RemoteEntry
 
-__all__ = ["Others", "Quick", "Sent", "Steps", "Turn", "block", "run"]
+__all__ = ["Others", "Passed", "Quick", "Sent", "Steps", "Turn", "block", "run"]
 
 T = TypeVar("T")
 
 
 class Turn:
-    """The moment that a job may be sent.
+    """The moment that a job may be sent; for one that has it already (`job.taken`) there is nothing to wait for.
 
     Args:
         job: one whose `wait` blocks, or is a coroutine function.
@@ -37,12 +42,34 @@ class Turn:
     def block(self) -> None:
         self.job.wait()
 
-    async def wait(self) -> None:
-        await self.job.wait()
+    def wait(self) -> Awaitable[None]:
+        return self.job.wait()  # type: ignore[no-any-return]
+
+
+class Passed:
+    """One pass of a call through its SDK.
+
+    Args:
+        call: what sends it, or returns something to await for it.
+        options: the SDK's, for this pass.
+    """
+
+    __slots__ = ("call", "options")
+
+    def __init__(self, call: QueuedCall, options: Any) -> None:
+        self.call = call
+        self.options = options
+
+    def block(self) -> Any:
+        with SENDING:
+            return self.call.sent_with(self.options)
+
+    def wait(self) -> Awaitable[Any]:
+        return self.call.sent_with(self.options)  # type: ignore[no-any-return]
 
 
 class Sent:
-    """Something of the SDK's own: a request, or what it makes of an answer.
+    """Something else of the SDK's own: what it makes of an answer.
 
     Args:
         make: makes it and returns the answer, or something to await for it.
@@ -57,8 +84,8 @@ class Sent:
         with SENDING:
             return self.make()
 
-    async def wait(self) -> Any:
-        return await self.make()
+    def wait(self) -> Awaitable[Any]:
+        return self.make()  # type: ignore[no-any-return]
 
 
 class Quick:
@@ -93,7 +120,7 @@ class Others:
 
     __slots__ = ("entry", "expires_at", "since")
 
-    def __init__(self, entry: Entry, expires_at: float | None, since: float) -> None:
+    def __init__(self, entry: Entry | RemoteEntry, expires_at: float | None, since: float) -> None:
         self.entry = entry
         self.expires_at = expires_at
         self.since = since
@@ -129,7 +156,7 @@ class Others:
         return RequestExpired(time.monotonic() - self.since, self.expires_at - self.since)
 
 
-Wait = Turn | Sent | Quick | Others
+Wait = Turn | Passed | Sent | Quick | Others
 Steps = Generator[Wait, Any, T]
 
 

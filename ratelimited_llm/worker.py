@@ -9,6 +9,7 @@ from typing import Any
 
 from . import lifecycle
 from .core.bounds import Bounds
+from .core.checks import amount, number, weights_of, whole
 from .core.dispatcher import Dispatcher
 from .core.feedback import Feedback, Kind
 from .core.limiter import Survey
@@ -68,13 +69,19 @@ class RateLimitedWorker:
         if on_full not in ("block", "raise"):
             raise ValueError(f'on_full must be "block" or "raise", not {on_full!r}')
         for name, cap in (("max_queue", max_queue), ("max_queue_per_tenant", max_queue_per_tenant)):
-            if cap is not None and (not isinstance(cap, int) or isinstance(cap, bool) or cap < 1):
-                raise ValueError(f"{name} must be a whole number from 1 up, or None for no cap, not {cap!r}")
+            if cap is not None:
+                whole(name, cap, 1, ", or None for no cap")
+        if ageing is not None:
+            amount("ageing", ageing, "a number of seconds")
+        if budget is not None and not hasattr(budget, "reserve"):
+            raise TypeError(f"budget must be a Budget (see ratelimited_llm.stores) or None, not {budget!r}")
+        if not callable(clock):
+            raise TypeError(f"clock must be a function that answers seconds, not {clock!r}")
         self.budget: Budget = budget if budget is not None else MemoryBudget()
         self.clock = clock
         self.number = next(_numbers)
         self._ageing = ageing
-        self._weights = dict(weights or {})
+        self._weights = weights_of(weights)
         self._sizes = SizeClasses.read(size_classes)
         self._caps = (max_queue, max_queue_per_tenant)
         self._blocks = on_full == "block"
@@ -238,7 +245,7 @@ class RateLimitedWorker:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until no call is pending, at most `timeout` seconds; True when none is."""
-        return self.engine.wait(timeout)
+        return self.engine.wait(None if timeout is None else number("timeout", timeout, "a number of seconds"))
 
     def cancel_queued(self, which: Callable[[Any], bool] = lambda job: True) -> int:
         """Cancel every waiting call that `which` (fast, and ours) accepts; answers how many. What was sent goes on."""

@@ -22,6 +22,7 @@ from typing import Any, TypeVar, cast
 
 from . import lifecycle
 from .client import QueuedClient
+from .core.checks import weights_of
 from .core.limits import RateLimits
 from .core.retry import RetryPolicy
 from .jobs import in_call
@@ -47,8 +48,8 @@ FREE = frozenset({
     "assistants", "batches", "containers", "conversations", "evals", "files", "fine_tuning", "skills", "uploads",
     "vector_stores", "webhooks",
 })  # fmt: skip
-CALL_NAMES = ("priority", "tenant", "deadline", "max_wait", "mode")
-QUEUE_NAMES = ("max_queue", "max_queue_per_tenant", "on_full", "ageing", "weights")
+CALL_NAMES = ("priority", "tenant", "deadline", "max_wait", "mode", "tag")
+QUEUE_NAMES = ("max_queue", "max_queue_per_tenant", "on_full", "ageing", "weights", "budget", "on_budget_lost")
 PROVIDERS = ("openai", "groq", "anthropic")
 MOST_INSIDE = 8  # wrappers of wrappers that are looked into
 
@@ -127,7 +128,7 @@ class Queue:
         own.setdefault("mode", os.environ.get(PREFIX + "MODE") or "future")
         settings = {name: given[name] for name in QUEUE_NAMES if given.get(name) is not None}
         if "weights" in settings:
-            settings["weights"] = tuple(sorted(settings["weights"].items()))
+            settings["weights"] = tuple(sorted(weights_of(settings["weights"]).items()))
         self.options = CallOptions(**own)
         self.limits = limits
         self.spends = calls
@@ -361,7 +362,7 @@ def _package(value: Any) -> str:
 def _pattern(calls: str | Iterable[str] | None) -> Callable[[str], bool]:
     if calls is None:
         return lambda path: path.rpartition(".")[2] in CALLS and FREE.isdisjoint(path.split("."))
-    names = (calls,) if isinstance(calls, str) else tuple(calls)
+    names = (calls,) if isinstance(calls, str) else tuple(calls) if isinstance(calls, Iterable) else ()
     if not names or not all(isinstance(name, str) and name for name in names):
         raise TypeError(f'calls must name methods, as in calls=("create", "chat.completions.parse"), not {calls!r}')
     return lambda path: any(path == name or path.endswith("." + name) for name in names)

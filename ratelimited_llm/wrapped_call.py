@@ -20,6 +20,7 @@ from .providers.parsing import count, field
 from .refusals import outcome_of
 
 if TYPE_CHECKING:
+    from .options import CallOptions
     from .wrapped import Queue
 
 __all__ = ["WrappedCall", "listen"]
@@ -102,7 +103,8 @@ class WrappedCall:
         if nested and self.queue.limits.max_concurrency is not None:
             return self.method(*self.args, **self.kwargs)  # its outer call may hold the only place
         worker = self.queue.worker
-        job = TurnJob(worker, worker.next_sequence(), self.pool, self.cost, **self._options())
+        job = WrappedTurn(worker, worker.next_sequence(), self.pool, self.cost, **self._options())
+        job.options = self.queue.options
         worker.submit(job, nested=nested)
         while True:
             job.wait()
@@ -174,6 +176,18 @@ class WrappedCall:
         return None
 
 
+class WrappedTurn(TurnJob):
+    """Such a call whose caller waits for its turn."""
+
+    __slots__ = ("options",)
+
+    options: CallOptions
+
+    @property
+    def tag(self) -> str:
+        return self.options.tag
+
+
 class WrappedJob(FutureJob):
     """Such a call on its way to a future."""
 
@@ -181,6 +195,10 @@ class WrappedJob(FutureJob):
 
     call: WrappedCall
     context: contextvars.Context
+
+    @property
+    def tag(self) -> str:
+        return self.call.queue.options.tag
 
     def send(self) -> Answer:
         return self.context.run(self.call.attempt)

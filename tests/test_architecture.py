@@ -12,7 +12,8 @@ PACKAGE = Path(ratelimited_llm.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 # What nothing in the core may touch: clocks, threads, I/O, chance.
 IMPURE = {"asyncio", "datetime", "logging", "os", "queue", "random", "select", "socket", "sqlite3", "threading", "time"}
-KEEPERS_OF_MOMENTS = {"journal.py", "journaled.py"}  # a file is read in another run: it holds wall-clock moments
+# Read in another run or by another machine, so they hold wall-clock moments.
+KEEPERS_OF_MOMENTS = {"course.py", "journal.py", "journaled.py", "sqlite_store.py", "stats.py"}
 DOORS = {"openai", "groq", "anthropic", "requests"}
 SDKS = {"openai", "groq", "anthropic", "httpx", "httpx2", "requests"}
 

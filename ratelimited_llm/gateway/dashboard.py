@@ -24,7 +24,6 @@ from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
@@ -36,6 +35,7 @@ from ..fleet import fleet_of
 from ..options import PREFIX
 from ..stores.opening import open_store
 from .errors import Refusal
+from .guard import own_page
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -92,7 +92,7 @@ def _guarded(answer: Callable[[Gateway, Request], Awaitable[Response]]) -> Calla
         try:
             gateway.guard.check(headers)
             if request.method == "POST":
-                _own_page(headers)
+                _own_order(headers)
             return await answer(gateway, request)
         except Refusal as refusal:
             return Response(refusal.body("openai"), refusal.status, dict(refusal.header_list()))
@@ -100,16 +100,13 @@ def _guarded(answer: Callable[[Gateway, Request], Awaitable[Response]]) -> Calla
     return route
 
 
-def _own_page(headers: dict[str, str]) -> None:
-    """Refuse an order that a page of another site, or of another port of this machine, made a browser send.
+def _own_order(headers: dict[str, str]) -> None:
+    """Refuse an order that another page made a browser send.
 
     Raises:
         Refusal: 403.
     """
-    origin = headers.get("origin")
-    foreign = origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
-    if foreign or headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        raise Refusal(403, "orders are taken from the gateway's own page only", "forbidden_origin")
+    own_page(headers)
     if HEADER not in headers:
         raise Refusal(403, f"an order needs the header {HEADER}: 1", "missing_header")
 

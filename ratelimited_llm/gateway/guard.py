@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from .errors import Refusal
 
-__all__ = ["Guard", "is_loopback"]
+__all__ = ["Guard", "is_loopback", "own_page"]
 
 TOKEN_HEADER = "x-ratelimited-token"
 
@@ -69,6 +69,18 @@ class Guard:
 
     def _known(self, host: str) -> bool:
         return "*" in self._hosts or is_loopback(host) or host.lower().partition(":")[0] in self._hosts
+
+
+def own_page(headers: dict[str, str]) -> None:
+    """Refuse an order that a page of another site, or of another port of this machine, made a browser send.
+
+    Raises:
+        Refusal: 403.
+    """
+    origin = headers.get("origin")
+    foreign = origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+    if foreign or headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        raise Refusal(403, "orders are taken from the gateway's own page only", "forbidden_origin")
 
 
 def key_of(value: str) -> str:

@@ -24,6 +24,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from .errors import Refusal, refusal_of
+from .guard import own_page
 from .headers import call_options
 from .relay import read_body
 from .stats import stats
@@ -131,6 +132,7 @@ def _as_json(answer: Any) -> Any:
 
 
 async def _cancel(gateway: Gateway, request: Request) -> Response:
+    own_page(dict(request.headers))
     manager, _ = _find(gateway, request)
     cancelled = await asyncio.to_thread(manager.cancel_request, request.path_params["id"])
     return JSONResponse({"id": request.path_params["id"], "cancelled": bool(cancelled)})
@@ -141,11 +143,13 @@ async def _stats(gateway: Gateway, request: Request) -> Response:
 
 
 async def _pause(gateway: Gateway, request: Request) -> Response:
+    own_page(dict(request.headers))
     await asyncio.to_thread(gateway.pause)
     return JSONResponse({"state": gateway.state})
 
 
 async def _resume(gateway: Gateway, request: Request) -> Response:
+    own_page(dict(request.headers))
     await asyncio.to_thread(gateway.resume)
     return JSONResponse({"state": gateway.state})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 from ..core.feedback import ANSWERED, Kind, Outcome, Reading
@@ -18,6 +19,8 @@ DEFAULT_OUTPUT = 256
 """Tokens that an answer is taken to have when neither the call nor experience says: ours, a few paragraphs."""
 
 _NO_OUTPUT = frozenset({"embeddings", "moderations", "images", "audio", "rerank", "count_tokens"})
+
+_CAPS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
 # The quota family, which no waiting helps. Sources: OpenAI's error-codes guide and help article 5955604;
 # billing_hard_limit_reached is what its image endpoint says; the last is Anthropic's error.details.error_code.
@@ -83,7 +86,7 @@ class Dialect:
             one completions call) are counted each.
         """
         prompt = count(prompt_tokens) or 0
-        if not _NO_OUTPUT.isdisjoint(path.partition("?")[0].rsplit("/", 2)[-2:]):
+        if _has_no_output(path):
             return Cost(prompt, prompt, prompt, 0)
         cap = _output_cap(body)
         answers = _answers(path, body)
@@ -277,15 +280,27 @@ def _too_large(error: ErrorFacts, said: LimitText) -> bool:
     return error.message[:200].lower().startswith("request too large") or "request_too_large" in error.names()
 
 
+@lru_cache(maxsize=256)
+def _has_no_output(path: str) -> bool:
+    """Whether a path is of an endpoint that generates no tokens."""
+    return not _NO_OUTPUT.isdisjoint(path.partition("?")[0].rsplit("/", 2)[-2:])
+
+
 def _output_cap(body: Mapping[str, Any]) -> int | None:
     """The largest of the parameters that cap the output of one answer; None when no usable one is set."""
-    caps = [count(body.get(name)) for name in ("max_completion_tokens", "max_tokens", "max_output_tokens")]
-    return max((cap for cap in caps if cap is not None), default=None)
+    most: int | None = None
+    for name in _CAPS:
+        value = body.get(name)
+        if value is not None and (cap := count(value)) is not None and (most is None or cap > most):
+            most = cap
+    return most
 
 
 def _answers(path: str, body: Mapping[str, Any]) -> int:
     """How many answers one call asks for: `n`, `best_of`, and every prompt in the list of an old completions call."""
-    n, best_of = count(body.get("n")) or 1, count(body.get("best_of")) or 1
-    prompts = body.get("prompt")
+    n, best_of, prompts = body.get("n"), body.get("best_of"), body.get("prompt")
+    if n is None and best_of is None and prompts is None:
+        return 1
+    n, best_of = count(n) or 1, count(best_of) or 1
     several = isinstance(prompts, list) and len(prompts) > 1 and not isinstance(prompts[0], int)
     return min(max(n, best_of), 1000) * (len(prompts) if several and isinstance(prompts, list) else 1)

@@ -38,7 +38,12 @@ class CompatibleDialect(Dialect):
         `-requests` is told to be of the minute or the day by `openai.request_dimension`; tokens without a period in
         the name are taken as the minute's.
         """
-        return _first_of_each([*_with_period(headers), *_openai_names(headers), *_bare_names(headers), *_ietf(headers)])
+        found = [*_with_period(headers), *_openai_names(headers)]
+        if "x-ratelimit-limit" in headers:
+            found += _bare_names(headers)
+        if "ratelimit" in headers:
+            found += _ietf(headers)
+        return _first_of_each(found)
 
 
 class MistralDialect(CompatibleDialect):
@@ -182,6 +187,20 @@ def _violated(said: LimitText, violation: object) -> LimitText:
 # --- header families -------------------------------------------------------------------------------------------
 
 
+def _names(dimension: str, what: str) -> tuple[str, str, str, str]:
+    return dimension, f"x-ratelimit-limit-{what}", f"x-ratelimit-remaining-{what}", f"x-ratelimit-reset-{what}"
+
+
+_PERIOD_NAMES = (
+    _names("rpm", "requests-minute"),
+    _names("rpm", "req-minute"),
+    _names("rpd", "requests-day"),
+    _names("tpm", "tokens-minute"),
+    _names("tpd", "tokens-day"),
+)
+_OPENAI_NAMES = (_names("rpm", "requests"), _names("tpm", "tokens"))
+
+
 def _first_of_each(readings: Iterable[Reading]) -> tuple[Reading, ...]:
     found: dict[str, Reading] = {}
     for told in readings:
@@ -192,17 +211,11 @@ def _first_of_each(readings: Iterable[Reading]) -> tuple[Reading, ...]:
 def _with_period(headers: Mapping[str, str]) -> list[Reading]:
     """Cerebras' `-requests-day`, `-tokens-minute` and Mistral's `-req-minute`: float seconds, or no reset at all."""
     found = []
-    for what, dimension in (
-        ("requests-minute", "rpm"),
-        ("req-minute", "rpm"),
-        ("requests-day", "rpd"),
-        ("tokens-minute", "tpm"),
-        ("tokens-day", "tpd"),
-    ):
-        limit, remaining = headers.get(f"x-ratelimit-limit-{what}"), headers.get(f"x-ratelimit-remaining-{what}")
+    for dimension, limits, remains, resets in _PERIOD_NAMES:
+        limit, remaining = headers.get(limits), headers.get(remains)
         if limit is None and remaining is None:
             continue
-        told = reading(dimension, limit, remaining, _reset(headers.get(f"x-ratelimit-reset-{what}"), headers))
+        told = reading(dimension, limit, remaining, _reset(headers.get(resets), headers))
         if told is not None:
             found.append(told)
     return found
@@ -210,12 +223,13 @@ def _with_period(headers: Mapping[str, str]) -> list[Reading]:
 
 def _openai_names(headers: Mapping[str, str]) -> list[Reading]:
     found = []
-    for what in ("requests", "tokens"):
-        limit, remaining = headers.get(f"x-ratelimit-limit-{what}"), headers.get(f"x-ratelimit-remaining-{what}")
+    for dimension, limits, remains, resets in _OPENAI_NAMES:
+        limit, remaining = headers.get(limits), headers.get(remains)
         if limit is None and remaining is None:
             continue
-        reset = _reset(headers.get(f"x-ratelimit-reset-{what}"), headers)
-        dimension = "tpm" if what == "tokens" else request_dimension(limit, remaining, reset)
+        reset = _reset(headers.get(resets), headers)
+        if dimension != "tpm":
+            dimension = request_dimension(limit, remaining, reset)
         told = reading(dimension, limit, remaining, reset)
         if told is not None:
             found.append(told)
@@ -251,7 +265,7 @@ def _window(told: Mapping[str, str], headers: Mapping[str, str]) -> list[Reading
 
 def _reset(value: str | None, headers: Mapping[str, str]) -> float | None:
     """Seconds until a reset that may be a duration, or a moment in seconds or milliseconds since 1970."""
-    number = finite(value)
+    number = None if isinstance(value, str) and value.endswith(("s", "m", "h")) else finite(value)
     if number is None or number < 1e9:  # in durations, 30 years; as a moment, the year 2001
         return duration(value)
     return until(number / 1000 if number > 1e11 else number, headers)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from typing import Any
 
 from ..core.feedback import Reading
 
@@ -37,6 +38,7 @@ __all__ = [
     "reading",
     "retry_after",
     "spoken_wait",
+    "telling",
     "until",
 ]
 
@@ -89,6 +91,11 @@ def duration(value: object) -> float | None:
     """
     if not isinstance(value, str) or len(value) > 64:
         return None
+    return _duration(value)
+
+
+@lru_cache(maxsize=1024)  # resets repeat themselves, and every answer has two
+def _duration(value: str) -> float | None:
     text, total, position = value.strip(), 0.0, 0
     while part := _GO_PART.match(text, position):
         total += float(part[1]) * _GO_UNITS[part[2]]
@@ -140,6 +147,26 @@ def until(then: float | None, headers: Mapping[str, str]) -> float | None:
         return None
     now = date_of(headers)
     return None if now is None else min(max(0.0, then - now), LONGEST)
+
+
+def telling(headers: Any) -> Mapping[str, str]:
+    """The headers that tell of limits, and the date, by their names in lower case.
+
+    To look a name up in an HTTP client's own headers takes a microsecond, and a dialect looks for a dozen of them.
+
+    Args:
+        headers: of httpx or httpx2, or any mapping; what is neither is answered as it is.
+    """
+    raw = getattr(headers, "raw", None)
+    if type(raw) is not list:
+        return {name.lower(): headers[name] for name in headers} if isinstance(headers, Mapping) else headers
+    found: dict[str, str] = {}
+    for encoded, value in raw:
+        encoded = encoded.lower()
+        if b"limit" in encoded or encoded == b"date":
+            name, text = encoded.decode("latin-1"), value.decode("latin-1")
+            found[name] = f"{found[name]}, {text}" if name in found else text
+    return found
 
 
 def header(headers: Mapping[str, str], name: str) -> str:

@@ -149,6 +149,8 @@ def add_hosts(hosts: str | Iterable[str] | Mapping[str, str | None]) -> None:
     """
     if isinstance(hosts, str):
         hosts = [hosts]
+    if not isinstance(hosts, Iterable):
+        raise TypeError(f"hosts must be a name, several of them, or a mapping, not {hosts!r}")
     named = dict(hosts) if isinstance(hosts, Mapping) else dict.fromkeys(hosts)
     found = {}
     for text, provider in named.items():

@@ -12,6 +12,7 @@ import requests as _requests
 from requests.adapters import HTTPAdapter
 
 from ..conveniences import Conveniences
+from ..core.checks import whole
 from ..options import disabled
 from ..pools import worker_for
 from .hosts import target_of
@@ -80,6 +81,9 @@ class LLMAdapter(HTTPAdapter):
         **options: Any,
     ) -> None:  # fmt: skip
         own = max_retries is None or isinstance(max_retries, int)
+        if not own and not hasattr(max_retries, "increment"):
+            raise TypeError(f"max_retries must be a whole number, a urllib3 Retry, or None, not {max_retries!r}")
+        whole("pool_maxsize", pool_maxsize, 1)
         super().__init__(pool_connections, pool_maxsize, 0 if own else max_retries, pool_block)
         self._queue_options = {**options, "max_retries": max_retries if own else 0}
         self._queue_width = pool_maxsize

@@ -107,7 +107,8 @@ class RawCall(QueuedCall):
         """
         told: list[tuple[Reading, ...]] = []
         try:
-            response = yield Sent(partial(self._send, partial(self._transmit, job, told)))
+            send = partial(self._send, partial(self._transmit, job, told))
+            response = yield Sent(send if self.trace is None else partial(self.trace.around, self, send))
         except AttemptFailed as failure:
             outcome = failure.feedback.outcome
             if self.policy.rest(outcome, job.attempts + 1, job.refusals + 1, 0.0) is not None:
@@ -159,6 +160,8 @@ class RawCall(QueuedCall):
         if usage is not None:
             self.learn(usage)
         ledger.answered(self, usage)
+        if self.trace is not None:
+            self.trace.answered(self, None, usage, response)
         return Answer(response, Feedback(ANSWERED, readings, usage))
 
 

@@ -7,7 +7,6 @@ the very same object as the server on loopback.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -21,7 +20,12 @@ Admission = Literal["reserve", "settle", "actual"]
 DIMENSIONS = ("rpm", "rpd", "tpm", "tpd", "itpm", "otpm")
 PER_MINUTE = ("rpm", "tpm", "itpm", "otpm")
 MINUTES_OF_A_DAY = 1440
+LARGEST = 1e300  # of a limit
 METERS: dict[str, type[Meter]] = {"bucket": Bucket, "fixed": FixedWindow, "sliding": SlidingWindow}
+
+
+def _is_limit(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < LARGEST
 
 
 @dataclass(frozen=True)
@@ -65,9 +69,9 @@ class Allowance:
     def __post_init__(self) -> None:
         for name in (*DIMENSIONS, "max_concurrency", "period", "smooth"):
             value = getattr(self, name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
+            if value is not None and not _is_limit(value):
                 raise ValueError(f"{name}={value!r} is no limit: give a number above 0, or None for no such limit")
-        if self.window not in METERS:
+        if not isinstance(self.window, str) or self.window not in METERS:
             raise ValueError(f"unknown window {self.window!r}: use 'bucket', 'fixed' or 'sliding'")
         if self.admission not in ("reserve", "settle", "actual"):
             raise ValueError(f"unknown admission {self.admission!r}: use 'reserve', 'settle' or 'actual'")

@@ -58,10 +58,18 @@ class Fault:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"unknown kind of fault {self.kind!r}: use {', '.join(KINDS)}")
-        if self.probability is not None and not 0 <= self.probability <= 1:
+        if self.probability is not None and not (_is_number(self.probability) and 0 <= self.probability <= 1):
             raise ValueError(f"probability={self.probability!r}: give a share from 0 to 1")
-        if self.every is not None and self.every < 1:
-            raise ValueError(f"every={self.every!r}: give a whole number of at least 1")
+        for name, least in (("status", 100), ("after", 0), ("first", 0), ("every", 1)):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int) and _is_number(value) and value >= least):
+                raise ValueError(f"{name}={value!r}: give a whole number of at least {least}")
+        if self.seconds is not None and not (_is_number(self.seconds) and self.seconds >= 0):
+            raise ValueError(f"seconds={self.seconds!r}: give a number of at least 0, or None for no end")
+        for name, kind in (("at", tuple), ("headers", Mapping)):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise TypeError(f"{name}={value!r}: give a {kind.__name__.lower()}, or None")
 
     def strikes(self, number: int, model: str | None, draw: float) -> bool:
         """Whether this call is struck; `draw` is a number in [0, 1) that belongs to call and rule."""
@@ -72,6 +80,10 @@ class Fault:
             and (self.model is None or self.model == model)
             and (self.probability is None or draw < self.probability)
         )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 Rule = Callable[[int, dict[str, Any]], "Fault | None"]
@@ -94,7 +106,11 @@ class Faults:
         elif callable(rules):
             self._ask = rules
         else:
-            self.rules = tuple(rules)
+            self.rules = tuple(rules) if isinstance(rules, Iterable) else (rules,)
+            if not all(isinstance(rule, Fault) for rule in self.rules):
+                raise TypeError(
+                    f"faults must be a Fault, several of them, or a function that answers one, not {rules!r}"
+                )
 
     def pick(self, number: int, body: dict[str, Any]) -> Fault | None:
         """The trouble that the call of this number gets into, or None."""

@@ -249,5 +249,5 @@ def profile_for(provider: str) -> Profile:
     """
     try:
         return PROFILES[provider]
-    except KeyError:
+    except (KeyError, TypeError):
         raise ValueError(f"unknown provider {provider!r}: use {', '.join(sorted(PROFILES))}") from None

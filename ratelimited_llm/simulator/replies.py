@@ -108,9 +108,11 @@ class Script:
         if answer not in ("text", "echo"):
             raise ValueError(f"unknown answer {answer!r}: use 'text' or 'echo'")
         span = output_tokens if output_tokens is not None else OUTPUT_TOKENS
-        self.low, self.high = (span, span) if isinstance(span, int) else span
-        if not 0 <= self.low <= self.high:
+        both = span if isinstance(span, tuple) else (span, span)
+        numbers = len(both) == 2 and all(isinstance(each, int) and not isinstance(each, bool) for each in both)
+        if not numbers or not 0 <= both[0] <= both[1]:
             raise ValueError(f"output_tokens={output_tokens!r}: give a number >= 0, or (lowest, highest)")
+        self.low, self.high = both
         self.echo = answer == "echo"
         self.seed = seed
 

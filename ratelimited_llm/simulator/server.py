@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -93,18 +94,24 @@ class Simulator:
         api_key: str | None = None,
         log_size: int = 10_000,
     ) -> None:
+        for name, value in (("seed", seed), ("port", port), ("log_size", log_size)):
+            if isinstance(value, bool) or not isinstance(value, int) or (name != "seed" and not 0 <= value < 1 << 40):
+                raise ValueError(f"{name}={value!r}: give a whole number")
+        if api_key is not None and not isinstance(api_key, str):
+            raise TypeError(f"api_key={api_key!r}: give a string, or None to accept every key")
         profile = _told(profile_for(provider), headers, retry_after, body_hint)
         if smooth is None and profile.smooth is not None and smooth_dimensions is None:
             smooth, smooth_dimensions = profile.smooth * period, ("rpm",)
         rules: dict[str, Any] = {} if smooth_dimensions is None else {"smooth_dimensions": smooth_dimensions}
         allowance = Allowance(
             rpm=rpm, tpm=tpm, rpd=rpd, tpd=tpd, itpm=itpm, otpm=otpm, max_concurrency=max_concurrency,
-            window=window or profile.window, period=period, smooth=smooth, admission=admission or profile.admission,
-            charge_refused=charge_refused, **rules,
+            window=profile.window if window is None else window, period=period, smooth=smooth,
+            admission=profile.admission if admission is None else admission, charge_refused=charge_refused, **rules,
         )  # fmt: skip
         self._service = Service(
             profile, allowance, Script(answer, output_tokens, seed), Faults.of(faults, seed=seed),
-            latency=_latency(latency, seed), per_token=per_token_latency, api_key=api_key, per_model=per_model,
+            latency=_latency("latency", latency, seed),
+            per_token=_latency("per_token_latency", per_token_latency, seed)(0), api_key=api_key, per_model=per_model,
             log_size=log_size,
         )  # fmt: skip
         self.provider = provider
@@ -281,11 +288,15 @@ def _told(profile: Profile, headers: bool | None, retry_after: bool | None, body
     )
 
 
-def _latency(latency: float | tuple[float, float], seed: int) -> Callable[[int], float]:
+def _latency(name: str, latency: float | tuple[float, float], seed: int) -> Callable[[int], float]:
     """The latency of the call of a number, always the same for a seed."""
-    if not isinstance(latency, tuple):
-        return lambda number: latency
-    low, high = latency
+    span = latency if isinstance(latency, tuple) else (latency, latency)
+    numbers = all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in span)
+    if len(span) != 2 or not numbers or not 0 <= span[0] <= span[1] < sys.float_info.max:
+        raise ValueError(f"{name}={latency!r}: give seconds of at least 0, or (least, most)")
+    low, high = span
+    if low == high:
+        return lambda number: low
     # Multiples of the golden ratio: spread evenly however few there are, and much cheaper than a generator each.
     return lambda number: low + (high - low) * ((number + 7919 * seed) * 0.6180339887498949 % 1.0)
 

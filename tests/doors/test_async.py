@@ -259,6 +259,25 @@ def test_a_full_queue_blocks_the_task_and_not_the_loop(simulator):
     assert run(main) > 10
 
 
+def test_a_task_that_is_cancelled_at_the_door_of_the_queue_leaves_nothing_in_it(simulator):
+    """It is cancelled in each of its first steps, one of which enters a queue that has a cap."""
+    provider = simulator()
+
+    async def main():
+        options = {"max_queue": 50, "max_concurrency": 2}
+        async with AsyncOpenAI(base_url=provider.base_url, api_key="sk-test", **options) as client:
+            await ask(client)
+            for steps in range(20):
+                task = asyncio.ensure_future(ask(client))
+                for _ in range(steps % 5):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.wait([task])
+            return await asyncio.wait_for(ask(client), 5.0)
+
+    assert run(main).choices
+
+
 def test_a_journal_serves_tasks_as_it_serves_threads(door, simulator, tmp_path):
     provider = simulator()
 
@@ -343,3 +362,43 @@ def test_a_worker_refuses_tokens_that_are_none(tokens):
             await AsyncRateLimitedWorker(tpm=100).run(asyncio.sleep, 0, tokens=tokens)
 
     run(main)
+
+
+def test_a_worker_that_was_closed_ends_its_thread_with_the_last_task(simulator):
+    """The loop settles the last call itself; the thread hears of it all the same."""
+    provider = simulator(latency=0.05)
+
+    async def main():
+        client = AsyncOpenAI(base_url=provider.base_url, api_key="sk-test", max_queue=5)
+        worker = client._runtime.worker
+        asked = asyncio.ensure_future(ask(client))
+        while not worker.in_flight:
+            await asyncio.sleep(0)
+        worker.shutdown(wait=False)
+        await asked
+        await client.close()
+        return worker
+
+    worker = run(main)
+    thread = worker.engine.thread
+    if thread is not None:
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+def test_a_task_takes_its_turn_without_a_wait_when_nobody_waits(simulator):
+    """The request of a task that nothing holds back leaves in the first step of the task."""
+    provider = simulator(latency=0.05)
+
+    async def main():
+        async with AsyncOpenAI(base_url=provider.base_url, api_key="sk-test", rpm=600) as client:
+            await ask(client)
+            tasks = [asyncio.ensure_future(ask(client)) for _ in range(3)]
+            await asyncio.sleep(0)
+            before = client._runtime.worker.in_flight
+            await asyncio.gather(*tasks)
+            return before, client._runtime.worker.pending
+
+    before, after = run(main)
+    assert 1 <= before <= 3  # the ramp may space them
+    assert after == 0

@@ -9,7 +9,7 @@ import anthropic
 import pytest
 from talking import ask
 
-from ratelimited_llm import Anthropic, BudgetExceeded, Groq, OpenAI, RequestExpired, pools
+from ratelimited_llm import Anthropic, BudgetExceeded, Groq, OpenAI, RequestExpired, budgets
 from ratelimited_llm.simulator import Fault
 
 KEY = "sk-very-secret-0123456789"
@@ -21,7 +21,7 @@ def tell_all(client, *more):
     worker = client._runtime.worker
     account = client._account(client._runtime)
     runtime = client._runtime
-    shown = [worker, account, account.pool("m"), runtime, runtime.limits, runtime.options, runtime.lane, pools._budget]
+    shown = [worker, account, account.pool("m"), runtime, runtime.limits, runtime.options, runtime.lane, budgets.memory]
     return "\n".join(repr(thing) + str(thing) for thing in [*shown, client._client._transport, *more])
 
 

@@ -53,6 +53,16 @@ def test_all_but_the_health_wants_the_token(locked, path):
     assert locked.ask("/readyz").status == 200
 
 
+@pytest.mark.parametrize("what", ["pause", "resume"])
+def test_a_page_of_another_port_cannot_give_orders(serving, what):
+    """Any program of this machine may serve pages; its pages may ask, since they cannot read, but not stop a queue."""
+    gateway = serving()
+    for headers in ({"origin": "http://localhost:3000"}, {"sec-fetch-site": "cross-site"}):
+        assert gateway.ask(f"/v1/queue/{what}", {}, **headers).status == 403
+    assert gateway.ask(f"/v1/queue/{what}", {}).status == 200
+    assert gateway.ask("/v1/queue/resume", {}).status == 200
+
+
 def test_a_page_of_another_host_cannot_use_a_gateway_without_a_token(gateway):
     for headers in ({"host": "evil.example"}, {"host": "evil.example:8089"}, {"origin": "https://evil.example"},
                     {"origin": "null"}):  # fmt: skip

@@ -7,6 +7,7 @@ import pytest
 
 from ratelimited_llm.core.feedback import Reading
 from ratelimited_llm.providers import DIALECTS
+from ratelimited_llm.providers.parsing import telling
 
 
 def family(requests=(None, None, None), tokens=(None, None, None), **more):
@@ -278,3 +279,27 @@ def test_minute_and_day_are_told_apart_despite_rounding(limit, used, dimension, 
         headers = family((str(limit), str(limit - used), f"{milliseconds}ms"))
         if milliseconds:
             assert DIALECTS["openai"].readings(headers)[0].dimension == dimension
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values() if isinstance(DIALECTS, dict) else DIALECTS, ids=repr)
+def test_a_dialect_reads_the_same_out_of_the_telling_headers(dialect):
+    """Those of an HTTP client, in whatever case, and those that were taken out of them beforehand."""
+    sent = {
+        "Date": "Mon, 24 Feb 2025 22:25:40 GMT", "X-Request-ID": "req_1", "Set-Cookie": "__cf_bm=1",
+        "X-RateLimit-Limit-Requests": "5000", "X-RATELIMIT-REMAINING-REQUESTS": "4999",
+        "x-ratelimit-reset-requests": "12ms", "X-RateLimit-Limit-Tokens": "160000",
+        "X-RateLimit-Remaining-Tokens": "159976", "X-RateLimit-Limit-Req-Minute": "60",
+        "RateLimit-Policy": '"api";q=500;w=60', "RateLimit": '"api";r=495;t=14',
+        "anthropic-ratelimit-requests-limit": "50", "anthropic-ratelimit-requests-remaining": "49",
+        "anthropic-ratelimit-requests-reset": "2025-02-24T22:25:47Z",
+    }  # fmt: skip
+    headers = httpx.Headers(sent)
+    told = telling(headers)
+    assert dialect.readings(told) == dialect.readings(headers) == dialect.readings(telling(sent))
+    assert not {"set-cookie", "x-request-id"} & set(told)
+
+
+def test_a_header_that_is_sent_twice_is_read_as_an_http_client_reads_it():
+    """Its values joined, so that neither of two limits is believed."""
+    headers = httpx.Headers([("x-ratelimit-limit-requests", "60"), ("X-RateLimit-Limit-Requests", "70")])
+    assert telling(headers) == {"x-ratelimit-limit-requests": headers["x-ratelimit-limit-requests"]}

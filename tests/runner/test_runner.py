@@ -199,3 +199,38 @@ def test_bad_options_are_a_usage_error(argv, message, capsys):
         read_arguments(argv)
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_run_takes_a_script_whatever_stands_before_it(tmp_path, monkeypatch):
+    """`run`, our options, `--` and the name of a Python; a script may be called as a command is."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("old.py", "worker"):
+        write(tmp_path / name, "")
+    assert read_arguments(["run", "old.py", "--rpm", "3"]) == Script("old.py", False, ["--rpm", "3"])
+    assert read_arguments(["run", "--", "/usr/bin/python3.11", "old.py", "a"]) == Script("old.py", False, ["a"])
+    assert read_arguments(["run", "--rpm", "10", "--", "python", "-m", "pkg"]) == Script(
+        "pkg", True, [], {"RATELIMITED_LLM_RPM": "10"}
+    )
+    assert read_arguments(["run", "worker"]) == Script("worker", False, [])
+    assert read_arguments(["worker"]) is None
+
+
+@pytest.mark.parametrize("rest", [[], ["--"], ["ls", "-l"], ["run"]])
+def test_run_says_what_it_cannot_run(rest, capsys):
+    """Anything but a Python script is paced by the gateway."""
+    with pytest.raises(SystemExit) as ended:
+        read_arguments(["run", *rest])
+    assert ended.value.code == 2
+    assert "ratelimited-llm serve" in capsys.readouterr().err
+
+
+def test_the_installed_command_runs_a_script_as_python_does(tmp_path):
+    """Exit code and traceback are the script's own, also behind `ratelimited-llm`."""
+    write(tmp_path / "old.py", "import sys\nprint(sys.argv)\nraise ValueError('its own')")
+    command = "import sys; from ratelimited_llm.cli import main; sys.argv[0] = 'ratelimited-llm'; sys.exit(main())"
+    ended = subprocess.run(
+        [sys.executable, "-c", command, "run", "old.py", "a"], capture_output=True, text=True, cwd=tmp_path, timeout=50
+    )
+    assert (ended.returncode, ended.stdout) == (1, "['old.py', 'a']\n")
+    assert "old.py" in ended.stderr
+    assert "ratelimited_llm" not in ended.stderr

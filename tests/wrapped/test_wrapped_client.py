@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import openai
 import pytest
 
-from ratelimited_llm import BudgetExceeded, OpenAI, RequestExpired, pools
+from ratelimited_llm import BudgetExceeded, OpenAI, RequestExpired, budgets
 from ratelimited_llm.wrapped import queued
 
 
@@ -110,7 +110,7 @@ def test_limits_are_shared_with_our_own_client_of_the_same_key(simulator, plain)
     ask(ours).result()
     ours.close()
     pool = client._queued_queue.account.pool("m")  # an underscore name of ours, which no client has
-    standing = next(each for each in pools._budget.survey(pool, time.monotonic()).standings if each.dimension == "rpm")
+    standing = next(each for each in budgets.memory.survey(pool, time.monotonic()).standings if each.dimension == "rpm")
     assert standing.remaining < 58.5
 
 

@@ -1,0 +1,65 @@
+"""A short rain of `campaign.py`, and the minutes of trouble of `outages.py` that take a second."""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # pytest imports files without their directory
+from campaign import MIDDLE, Round
+from hostile import LIES
+from outages import RPM, TROUBLES, judge, storm
+
+from ratelimited_llm.core.feedback import ANSWERED, Feedback
+from ratelimited_llm.core.limiter import Limiter
+from ratelimited_llm.core.limits import RateLimits
+from ratelimited_llm.core.request import Cost
+from ratelimited_llm.providers import DIALECTS
+from ratelimited_llm.providers.parsing import telling
+
+posix = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="stops and forks as POSIX does")
+
+
+@posix
+def test_whatever_a_provider_does_every_call_ends_with_what_is_its_own(tmp_path):
+    """100 calls in all ways, trouble in four of ten requests, and all that can happen to a process in the middle."""
+    found = Round(tmp_path, seed=3, calls=100, middle=list(MIDDLE), quick=True).run()
+    assert found.wrong == []
+    assert found.answered > 50
+
+
+@pytest.mark.parametrize("limits", [RateLimits(rpm=RPM), RateLimits()], ids=["told", "learned"])
+@pytest.mark.parametrize("name", TROUBLES)
+def test_after_a_minute_of_trouble_there_is_full_rate_within_ten_seconds(name, limits):
+    """Every call has ended, and an outage made no storm."""
+    assert judge(*storm(TROUBLES[name], seed=1, limits=limits)).wrong == ()
+
+
+class Headers:
+    """Headers as an HTTP client has them."""
+
+    def __init__(self, pairs):
+        self.raw = [(name.encode(), value.encode("latin-1")) for name, value in pairs]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=list(DIALECTS))
+@pytest.mark.parametrize("limits", [RateLimits(rpm=600, tpm=60_000), RateLimits()], ids=["told", "learned"])
+def test_headers_that_cannot_be_true_hold_nobody_up(dialect, limits):
+    """Whatever they are, the next calls wait no longer than a moment, and never for ever."""
+    cost, waits = Cost(100, 80, 50, 30), {}
+    for number, lie in enumerate(LIES):
+        limiter, now = Limiter(limits), 1_000.0
+        for key in range(20):
+            wait = limiter.reserve(key, cost, now)
+            waits[number, key] = wait
+            now += min(wait, 5.0)
+            if wait and limiter.reserve(key, cost, now):
+                break
+            limiter.observe(key, Feedback(ANSWERED, dialect.readings(telling(Headers(lie)))), now + 0.1)
+            limiter.settle(key, None, now + 0.2)
+            now += 0.3
+    assert {place: wait for place, wait in waits.items() if not 0.0 <= wait < 2.0 or math.isnan(wait)} == {}
