@@ -302,7 +302,8 @@ def settle_in(futures: list[Any]) -> None:
     pause = threading.Event()
     while True:
         with futures[-1]._condition:
-            if all(list(future._waiters) for future in futures):
+            installed = [future._waiters for future in futures]
+            if all(isinstance(each, (list, tuple)) and each for each in installed):  # or one is just being changed
                 return
         pause.wait(0.001)
 

@@ -234,6 +234,7 @@ def test_a_loop_that_ends_with_calls_waiting_harms_nobody(door, simulator):
         return len(tasks)  # asyncio.run cancels them
 
     assert run(main) == 3
+    assert sync._runtime.worker.wait(10.0)  # its thread has read what the tasks left
     assert sync._runtime.worker.queued == 0
 
 

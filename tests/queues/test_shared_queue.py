@@ -163,7 +163,7 @@ def test_our_own_errors_come_back_as_ours(address, door, worker, provider):
     assert expired.value.allowed == 0.01
     assert provider.counters.requests == 0
     with pytest.raises(RequestExpired):
-        ask(client.with_options(deadline=0.001)).result(10)
+        ask(client.with_options(deadline=0.001), max_tokens=5).result(10)
 
 
 def test_what_a_queue_does_not_carry_is_refused_at_the_call(client):

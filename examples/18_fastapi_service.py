@@ -38,7 +38,7 @@ async def title(text: str) -> dict[str, str | None]:
     return {"title": answer.choices[0].message.content}
 
 
-# Run it with `uvicorn fastapi_service:service`. Here it runs in a thread, and is asked over HTTP.
+# Run it with `uvicorn 18_fastapi_service:service`. Here it runs in a thread, and is asked over HTTP.
 server = uvicorn.Server(uvicorn.Config(service, port=0, log_level="warning"))
 thread = threading.Thread(target=server.run)
 thread.start()

@@ -2,7 +2,7 @@
 //
 //   ratelimited-llm serve --port 8089 --rpm 500          # has the key: OPENAI_API_KEY
 //   npm install openai
-//   OPENAI_BASE_URL=http://127.0.0.1:8089/v1 OPENAI_API_KEY=any node gateway_javascript.mjs
+//   OPENAI_BASE_URL=http://127.0.0.1:8089/v1 OPENAI_API_KEY=any node 19_javascript.mjs
 //
 // and without any package:
 //
