@@ -7,17 +7,18 @@ from typing import TypeGuard
 
 from .feedback import Outcome, Reading
 from .limits import MINUTE, PERIODS
-from .meter import UNTOLD, WINDOW_FROM
+from .meter import WINDOW_FROM
 from .request import Cost
 
 __all__ = ["MAX_WAIT", "plausible", "sane", "told_wait", "window_end"]
 
+LARGEST = 1e10  # units per period: more than any provider gives to anybody
 MAX_WAIT = 120.0  # seconds: the longest wait that a bare Retry-After can impose (the openai SDK's own bound)
 
 
 def sane(limit: float | None) -> TypeGuard[float]:
     """Whether a limit that was told can be one; 0, -1 and NaN are seen in the wild."""
-    return limit is not None and 1.0 <= limit < UNTOLD
+    return limit is not None and 1.0 <= limit < LARGEST
 
 
 def plausible(name: str, limit: float, cost: Cost) -> bool:

@@ -20,11 +20,13 @@ import sys
 import threading
 import time
 import traceback as traceback_module
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
+
+from answers import Odd, piece_of, text_of, text_of_json, text_of_message, text_of_message_stream, text_of_stream
 
 THREADS = 16
 TASK_THREADS = 2  # of them, those that run an event loop
@@ -59,8 +61,8 @@ class Rain:
     """
 
     def __init__(
-        self, url: str, calls: int, seed: int, disturb: list[str], rests: float | None = None, timeout: float = 1.0,
-        journal: str = "", probes: int = 150,
+        self, url: str, calls: int, seed: int, disturb: Sequence[str] = (), rests: float | None = None,
+        timeout: float = 1.0, journal: str = "", probes: int = 150,
     ) -> None:  # fmt: skip
         self.url, self.calls, self.seed, self.timeout = url, calls, seed, timeout
         self.probes = probes
@@ -84,6 +86,8 @@ class Rain:
         self.groq = Groq(base_url=root, **ours)
         self.anthropic = Anthropic(base_url=root, **ours)
         self.session = requests.Session(rpm=60_000, max_concurrency=96, progress=False)
+        # What an SDK imports at its first use it does under a lock, which a fork just then would leave locked for good.
+        _ = self.openai.chat.completions, self.groq.chat.completions, self.anthropic.messages
         self.ways: list[Callable[[str], Callable[[], str]]] = [
             self.future, self.future, self.blocking, self.stream, self.through_groq, self.groq_stream, self.messages,
             self.message_stream, self.post, self.raw,
@@ -331,6 +335,7 @@ class Rain:
             threading.Thread(target=self.child_ended, args=(child,), name="asks-child").start()
             return
         code = 1
+        signal.alarm(30)  # it would be waited for
         try:
             with suppress(Exception):
                 pending.result(timeout=10)
@@ -372,10 +377,6 @@ MIDDLE: dict[str, Callable[[Rain], None]] = {
 }  # fmt: skip
 
 
-class Odd(Exception):
-    """The SDK made something of the answer that is none."""
-
-
 FIRST_LIMITS = {name: resource.getrlimit(name)[0] for name in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE)}
 
 
@@ -394,42 +395,6 @@ def question(tag: str) -> dict[str, Any]:
     return {"model": "m", "messages": [{"role": "user", "content": tag}]}
 
 
-def text_of(answer: Any) -> str:
-    try:
-        return str(answer.choices[0].message.content)
-    except (AttributeError, TypeError, IndexError, KeyError) as error:
-        raise Odd(repr(answer)[:100]) from error
-
-
-def text_of_json(answer: Any) -> str:
-    try:
-        return str(answer["choices"][0]["message"]["content"])
-    except (TypeError, IndexError, KeyError) as error:
-        raise Odd(repr(answer)[:100]) from error
-
-
-def text_of_message(answer: Any) -> str:
-    try:
-        return str(answer.content[0].text)
-    except (AttributeError, TypeError, IndexError) as error:
-        raise Odd(repr(answer)[:100]) from error
-
-
-def piece_of(chunk: Any) -> str:
-    try:
-        return str(chunk.choices[0].delta.content or "")
-    except (AttributeError, TypeError, IndexError) as error:
-        raise Odd(repr(chunk)[:100]) from error
-
-
-def text_of_stream(stream: Any) -> str:
-    return "".join(piece_of(chunk) for chunk in stream)
-
-
-def text_of_message_stream(stream: Any) -> str:
-    return "".join(event.delta.text for event in stream if event.type == "content_block_delta")
-
-
 def open_files() -> int:
     return len(os.listdir("/proc/self/fd")) - 1
 
@@ -439,7 +404,8 @@ def left_behind(threads: set[threading.Thread], files: int) -> list[str]:
     end = real_monotonic() + 8.0
     while True:
         gc.collect()
-        more = [thread.name for thread in threading.enumerate() if thread not in threads]
+        # A finalizer that logs in the last moment of a thread makes `threading` put a dummy in its place.
+        more = [t.name for t in threading.enumerate() if t not in threads and not t.name.startswith("Dummy-")]
         surplus = open_files() - files
         if (not more and surplus <= 0) or real_monotonic() > end:
             what = [f"the thread {name}" for name in more]
@@ -456,7 +422,10 @@ def main() -> None:
     """Run as told, and print what became."""
     options = json.loads(sys.argv[1])
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    faulthandler.register(signal.SIGUSR1)
     put_clocks_in()
+    import concurrent.futures.thread  # noqa: F401  # imported in the middle of a fork, it lets go of its lock twice
+
     import anthropic  # noqa: F401
     import groq  # noqa: F401
     import openai  # noqa: F401

@@ -11,10 +11,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # pytest imports files without their directory
 from campaign import MIDDLE, Round
-from hostile import LIES
 from outages import RPM, TROUBLES, judge, storm
+from trouble import LIES
 
-from ratelimited_llm.core.feedback import ANSWERED, Feedback
+from ratelimited_llm.core.feedback import ANSWERED, Feedback, Reading
 from ratelimited_llm.core.limiter import Limiter
 from ratelimited_llm.core.limits import RateLimits
 from ratelimited_llm.core.request import Cost
@@ -63,3 +63,11 @@ def test_headers_that_cannot_be_true_hold_nobody_up(dialect, limits):
             limiter.settle(key, None, now + 0.2)
             now += 0.3
     assert {place: wait for place, wait in waits.items() if not 0.0 <= wait < 2.0 or math.isnan(wait)} == {}
+
+
+def test_a_limit_beyond_all_limits_is_none():
+    """Taken for one, it would be blamed for refusals without a reason, measured by them, and hold all calls back."""
+    limiter, cost = Limiter(RateLimits(rpm=60_000)), Cost(100, 80, 50, 30)
+    limiter.reserve(1, cost, 0.0)
+    limiter.observe(1, Feedback(ANSWERED, (Reading("tpm", 999_999_999_999.0, 999_999_999_999.0),)), 0.1)
+    assert [each.dimension for each in limiter.survey(1.0).standings] == ["rpm"]
