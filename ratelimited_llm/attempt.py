@@ -10,7 +10,7 @@ the attempts already made counted in.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import replace
@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from .core.feedback import ANSWERED, Feedback, Kind, Outcome, Reading
 from .core.retry import RetryPolicy
-from .jobs import AttemptFailed
+from .jobs import SENDING, AttemptFailed
 from .providers import Dialect
 from .providers.parsing import telling
 
 if TYPE_CHECKING:
     from .async_turn import AsyncTurn
     from .call_turn import CallTurn
+    from .calls import QueuedCall
 
 __all__ = ["Attempt", "current_attempt"]
 
@@ -40,7 +41,10 @@ def current_attempt() -> Attempt | None:
 
 
 class Attempt:
-    """What one pass through an SDK's `request()` saw; use as a context manager around it.
+    """One pass through an SDK's `request()`, and what it saw; use as a context manager around it.
+
+    It can be waited for (see `waits`) once it knows whose it is: thousands may be under way on one loop, and the fewer
+    objects each of them holds the better.
 
     Args:
         dialect: how the provider talks.
@@ -51,7 +55,8 @@ class Attempt:
     """
 
     __slots__ = (
-        "_outer", "accepted", "dialect", "given_up", "made", "outcome", "readings", "refusals", "response", "rest",
+        "_outer", "accepted", "call", "dialect", "given_up", "made", "options", "outcome", "readings", "refusals",
+        "response", "rest",
     )  # fmt: skip
 
     def __init__(
@@ -82,6 +87,21 @@ class Attempt:
     def end(self) -> None:
         """The hooks find the one before it again."""
         _current.set(self._outer)
+
+    # -- the pass -----------------------------------------------------------------------------------------------------
+
+    def of(self, call: QueuedCall, options: Any) -> Attempt:
+        """It passes this call, with the SDK's options for this time; what to wait for then."""
+        self.call = call
+        self.options = options
+        return self
+
+    def block(self) -> Any:
+        with SENDING:
+            return self.call.sent_with(self.options)
+
+    def wait(self) -> Awaitable[Any]:
+        return self.call.sent_with(self.options)  # type: ignore[no-any-return]
 
     # -- what the hooks see -------------------------------------------------------------------------------------------
 

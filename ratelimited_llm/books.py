@@ -8,6 +8,7 @@ from typing import Any
 from .core.request import Cost, Usage
 from .minute import Minute
 from .pools import CallPool
+from .spending import Bill
 from .telemetry.meters import Meter
 
 __all__ = ["ENDED", "FLYING", "STREAMING", "WAITING", "Failures", "ModelBook", "Noted", "PoolBook"]
@@ -15,9 +16,10 @@ __all__ = ["ENDED", "FLYING", "STREAMING", "WAITING", "Failures", "ModelBook", "
 ENDED, WAITING, FLYING, STREAMING = range(4)  # a new call is as one that has ended: nowhere
 MOST_ERRORS = 50  # kinds of failures told apart
 NOTHING = Cost()
+COLUMNS = 4  # of a minute: requests, tokens as charged, of the prompts, of the answers
 
 
-class Noted:
+class Noted(Bill):
     """A call as the ledger knows it.
 
     Attributes:
@@ -30,17 +32,20 @@ class Noted:
             clock.
         tries: how often it was sent.
         stage, planned: the ledger's own notes: where it is, and what it was last counted to cost.
+        book: its pool's; the ledger's, from its submission on.
         meter: what its kind of calls is counted by; the ledger's, from its submission on.
         trace: who tells OpenTelemetry about it; None when nobody listens.
     """
 
-    __slots__ = ("counted", "dispatched_at", "meter", "model", "number", "planned", "pool", "sent_at", "size", "stage",
-                 "submitted_at", "trace", "tries")  # fmt: skip
+    __slots__ = ("book", "counted", "dispatched_at", "meter", "model", "number", "planned", "pool", "sent_at", "size",
+                 "stage", "submitted_at", "trace", "tries")  # fmt: skip
 
+    book: PoolBook
     meter: Meter
     trace: Any  # telemetry.tracing.CallTrace
 
     def __init__(self, pool: CallPool, model: str, size: int) -> None:
+        Bill.__init__(self)
         self.number = 0
         self.pool = pool
         self.model = model
@@ -66,46 +71,58 @@ class PoolBook:
 
     Attributes:
         meters: the ledger's, by `Noted.kind`.
+        reserves: whether its limits count what a call reserves, whatever it uses then.
     """
 
     __slots__ = ("flying", "input_tokens", "meters", "minute", "output_tokens", "pool", "requests", "reserved",
-                 "tokens", "waiting", "waiting_input", "waiting_output")  # fmt: skip
+                 "reserves", "tokens", "waiting", "waiting_input", "waiting_output")  # fmt: skip
 
     def __init__(self, pool: CallPool) -> None:
         self.pool = pool
+        self.reserves = pool.dialect.charge == "reserve"
         self.waiting = self.flying = 0
         self.reserved = self.waiting_input = self.waiting_output = 0  # tokens of the waiting ones
         self.requests = self.tokens = self.input_tokens = self.output_tokens = 0  # since the start
         self.minute = Minute()
         self.meters: dict[tuple[str, str, int], Meter] = {}
 
-    def wait(self, cost: Cost, sign: int) -> None:
-        """One more waits, or (sign -1) one less."""
-        self.waiting += sign
-        self.reserved += sign * cost.reserved
-        self.waiting_input += sign * cost.input_tokens
-        self.waiting_output += sign * cost.output_tokens
+    def enter(self, cost: Cost) -> None:
+        """One more waits."""
+        self.waiting += 1
+        self.reserved += cost.reserved
+        self.waiting_input += cost.input_tokens
+        self.waiting_output += cost.output_tokens
 
-    def charge(self, cost: Cost) -> int:
-        """The tokens that a limit counts as spent when it is sent."""
-        return cost.reserved if self.pool.dialect.charge == "reserve" else cost.expected
+    def leave(self, cost: Cost) -> None:
+        """One less waits."""
+        self.waiting -= 1
+        self.reserved -= cost.reserved
+        self.waiting_input -= cost.input_tokens
+        self.waiting_output -= cost.output_tokens
 
-    def spend(self, cost: Cost, now: float, sign: int) -> None:
+    def spend(self, cost: Cost, now: float, sign: int = 1) -> None:
         """A call was sent; or (sign -1) nothing was spent on it after all, and the limit has it again."""
-        tokens = sign * self.charge(cost)
+        tokens = sign * (cost.reserved if self.reserves else cost.expected)
         self.requests += sign
         self.tokens += tokens
-        self.minute.add(now, sign, tokens, sign * cost.input_tokens, sign * cost.output_tokens)
+        slot = self.minute.slot(now, COLUMNS)
+        slot[0] += sign
+        slot[1] += tokens
+        slot[2] += sign * cost.input_tokens
+        slot[3] += sign * cost.output_tokens
 
     def use(self, planned: Cost, usage: Usage, now: float) -> None:
         """Correct what a call was charged to what it used."""
-        self.input_tokens += usage.input_tokens
-        self.output_tokens += usage.output_tokens
-        more = 0 if self.pool.dialect.charge == "reserve" else usage.total_tokens - planned.expected
-        self.tokens += more
-        self.minute.add(
-            now, 0, more, usage.input_tokens - planned.input_tokens, usage.output_tokens - planned.output_tokens
-        )
+        prompt, output = usage.input_tokens, usage.output_tokens
+        self.input_tokens += prompt
+        self.output_tokens += output
+        slot = self.minute.slot(now, COLUMNS)
+        if not self.reserves:
+            more = prompt + output - planned.expected
+            self.tokens += more
+            slot[1] += more
+        slot[2] += prompt - planned.input_tokens
+        slot[3] += output - planned.output_tokens
 
     def forget_open(self) -> None:
         """Nothing waits or is in flight any more."""

@@ -26,7 +26,7 @@ from .status import Ratelimit
 from .streams import StreamWatch
 from .telemetry.meters import operation_of
 from .telemetry.reasons import reason_of
-from .waits import Passed, Quick, Steps, block, run
+from .waits import Quick, Steps, block, run
 
 if TYPE_CHECKING:
     from .async_turn import AsyncTurn
@@ -247,7 +247,7 @@ class QueuedCall(Noted):
             entry = None if self.entry is None or self.entry.elsewhere else self.entry
             if entry is not None and (yield Quick(entry.claim)):
                 ledger.perhaps_paid_again()
-            passed = Passed(self, self._options_for(job))
+            passed = attempt.of(self, self._options_for(job))
             if self.trace is not None:
                 self.trace.sending(self)
             attempt.begin()

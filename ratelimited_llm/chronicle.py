@@ -44,12 +44,17 @@ class Chronicle:
         seconds: the length of a slice at first; it doubles when there are too many.
     """
 
-    __slots__ = ("_every", "_limits", "_samples", "_seen", "_slices", "_told", "seconds", "since")
+    __slots__ = (
+        "_begins", "_current", "_ends", "_every", "_limits", "_samples", "_seen", "_slices", "_told", "seconds",
+        "since",
+    )  # fmt: skip
 
     def __init__(self, seconds: float = 1.0) -> None:
         self.seconds = seconds
         self.since: float | None = None
         self._slices: list[Slice] = []
+        self._current = Slice()  # the one that was asked for last, ...
+        self._begins = self._ends = 0.0  # ... and from when until when it is the one
         self._samples: list[float] = []
         self._seen = 0
         self._every = 1
@@ -58,6 +63,11 @@ class Chronicle:
 
     def slice(self, now: float, queued: int, in_flight: int) -> Slice:
         """The slice of this moment, to count in; calls waiting and in flight are as after what is counted."""
+        current = self._current if self._begins <= now < self._ends else self._at(now)
+        current.queued, current.in_flight = queued, in_flight
+        return current
+
+    def _at(self, now: float) -> Slice:
         if self.since is None:
             self.since = now
         index = max(0, int((now - self.since) / self.seconds))
@@ -67,9 +77,9 @@ class Chronicle:
         slices = self._slices
         while len(slices) <= index:
             slices.append(Slice())
-        current = slices[index]
-        current.queued, current.in_flight = queued, in_flight
-        return current
+        self._begins, self._ends = now, self.since + (index + 1) * self.seconds
+        self._current = slices[index]
+        return self._current
 
     def _halve(self) -> None:
         """Make slices of twice the length; gaps of a long silence cost nothing."""

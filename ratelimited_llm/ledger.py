@@ -79,12 +79,11 @@ class Ledger:
         Raises:
             ValueError: there is a cap on the cost, and nobody knows what this call costs.
         """
-        if call.model not in self.models:
-            # The first look takes long, so it happens without the lock.
-            self.spending.prices.rate(call.model, call.pool.dialect.name)
+        # A first look takes long, so it happens without the lock.
+        call.group = self.spending.group(call.model, call.pool.dialect.name)
         call.trace = new_trace()
         with self.lock:
-            self.spending.planned(self._purse.quote(call, cost))
+            self.spending.planned(call, cost)
             self.submitted_calls += 1
             first = call.counted and not self.open
             self.open += call.counted
@@ -93,6 +92,7 @@ class Ledger:
             book = self.pools.get(call.pool)
             if book is None:
                 book = self.pools[call.pool] = PoolBook(call.pool)
+            call.book = book
             kind = call.kind()
             call.meter = book.meters.get(kind) or meter_for(self.meters, book, *kind)
             self._enter(call, cost)
@@ -102,7 +102,7 @@ class Ledger:
 
     def _enter(self, call: Noted, cost: Cost) -> None:
         call.stage, call.planned = WAITING, cost
-        self.pools[call.pool].wait(cost, 1)
+        call.book.enter(cost)
         self.waiting += 1
         call.meter.waiting += 1
 
@@ -116,9 +116,9 @@ class Ledger:
     def _give_up(self, call: Noted) -> bool:
         """It will cost nothing (more); False when it had ended."""
         if call.stage == WAITING:
-            self.spending.dropped(self._purse.quote(call, call.planned))
+            self.spending.dropped(call)
         elif call.stage == FLYING:
-            self.spending.failed(call.number, again=False)
+            self.spending.failed(call, again=False)
         return self._leave(call)
 
     def too_dear(self, call: Noted, cost: Cost, again: Callable[[], None] | None) -> bool:
@@ -136,30 +136,28 @@ class Ledger:
         """
         if self.spending.max_cost is None:
             return False
-        quote = self._purse.quote(call, cost)
         with self.lock:
             self.take_in()
-            return self._purse.too_dear(quote, again)
+            return self._purse.too_dear(call, cost, again)
 
     def sent(self, call: Noted, cost: Cost, at: float | None = None) -> None:
         """Everything is reserved, and an attempt begins; or began at that moment, elsewhere."""
         now = self.clock() if at is None else at
-        quote = self._purse.quote(call, cost)
         with self.lock:
             if call.stage != WAITING:
                 return
-            self.spending.started(call.number, quote)
+            book, meter = call.book, call.meter
+            self._purse.started(call, cost)
             self._leave(call)
             call.stage, call.planned, call.sent_at = FLYING, cost, now
             if not call.tries:
                 call.dispatched_at = now
-                call.meter.wait.add(now - call.submitted_at)
+                meter.wait.add(now - call.submitted_at)
             call.tries += 1
-            book = self.pools[call.pool]
             book.flying += 1
             self.flying += 1
-            call.meter.flying += 1
-            book.spend(cost, now, 1)
+            meter.flying += 1
+            book.spend(cost, now)
             self._slice(now).sent += 1
 
     def perhaps_paid_again(self) -> None:
@@ -176,10 +174,10 @@ class Ledger:
         with self.lock:
             if call.stage != FLYING:
                 return
-            self.spending.failed(call.number, again=True)
+            self.spending.failed(call, again=True)
             self._leave(call)
             call.tries -= 1
-            self.pools[call.pool].spend(call.planned, now, -1)
+            call.book.spend(call.planned, now, -1)
             self._enter(call, call.planned)
             self._slice(now).sent -= 1
 
@@ -195,10 +193,10 @@ class Ledger:
         with self.lock:
             if call.stage != FLYING:
                 return
-            self.spending.failed(call.number, again=True, perhaps_paid=kind is Kind.DROPPED)
+            self.spending.failed(call, again=True, perhaps_paid=kind is Kind.DROPPED)
             self._leave(call)
             if kind is Kind.LIMITED:
-                self.pools[call.pool].spend(call.planned, now, -1)
+                call.book.spend(call.planned, now, -1)
                 self.refused += 1
             else:
                 self.retries += 1
@@ -210,7 +208,7 @@ class Ledger:
         """Its last attempt failed; its end is told by `failed`."""
         with self.lock:
             if call.stage == FLYING:
-                self.spending.failed(call.number, again=True, perhaps_paid=perhaps_paid)
+                self.spending.failed(call, again=True, perhaps_paid=perhaps_paid)
                 self._leave(call)
                 self._enter(call, call.planned)
 
@@ -219,11 +217,10 @@ class Ledger:
         now = self.clock()
         with self.lock:
             if call.stage == FLYING:
-                self._answer(call, now)
+                model = self._answer(call, now)
                 self._leave(call)
-                self._use(call, usage, now)
+                self._use(call, usage, now, model)
                 call.meter.duration.add(now - call.sent_at)
-                self._slice(now)
 
     def opened(self, call: Noted) -> None:
         """Its answer has begun, and is a stream."""
@@ -239,7 +236,7 @@ class Ledger:
         with self.lock:
             call.meter.first_chunk.add(now - call.sent_at)
 
-    def _answer(self, call: Noted, now: float) -> None:
+    def _answer(self, call: Noted, now: float) -> ModelBook:
         self.answered_calls += 1
         call.meter.answered += 1
         latency = now - call.sent_at
@@ -252,6 +249,7 @@ class Ledger:
         current = self._slice(now)
         current.answered += 1
         self.chronicle.latency(current, latency)
+        return model
 
     def stream_ended(self, call: Noted, usage: Usage | None) -> None:
         """Its stream is over; may be called from a finalizer."""
@@ -263,7 +261,7 @@ class Ledger:
             call, usage, at = self._late.popleft()
             if call.stage == STREAMING:
                 self._leave(call)
-                self._use(call, usage, at)
+                self._use(call, usage, at, self._model(call))
                 call.meter.duration.add(at - call.sent_at)
 
     def replayed(self, call: Noted) -> None:
@@ -311,13 +309,12 @@ class Ledger:
         stage = call.stage
         if stage == ENDED:
             return False
-        book = self.pools[call.pool]
         if stage == WAITING:
-            book.wait(call.planned, -1)
+            call.book.leave(call.planned)
             self.waiting -= 1
             call.meter.waiting -= 1
         else:
-            book.flying -= 1
+            call.book.flying -= 1
             self.flying -= 1
             call.meter.flying -= 1
             self._purse.call_ended()
@@ -331,17 +328,19 @@ class Ledger:
             if not self.open:
                 self._changed.notify_all()
 
-    def _use(self, call: Noted, usage: Usage | None, now: float) -> None:
-        """Correct what it was charged to what it used."""
-        meter = call.meter
-        meter.cost += self.spending.answered(call.number, usage) or 0.0
+    def _use(self, call: Noted, usage: Usage | None, now: float, model: ModelBook) -> None:
+        """Correct what it was charged to what it used; it has left."""
+        meter, current = call.meter, self._slice(now)
+        meter.cost += self.spending.answered(call, usage) or 0.0
         if usage is None:
             return
-        for each in (meter, self._model(call)):
-            each.input_tokens += usage.input_tokens
-            each.output_tokens += usage.output_tokens
-        self.pools[call.pool].use(call.planned, usage, now)
-        self._slice(now).tokens += usage.total_tokens
+        prompt, output = usage.input_tokens, usage.output_tokens
+        meter.input_tokens += prompt
+        meter.output_tokens += output
+        model.input_tokens += prompt
+        model.output_tokens += output
+        current.tokens += prompt + output
+        call.book.use(call.planned, usage, now)
 
     def _model(self, call: Noted) -> ModelBook:
         model = self.models.get(call.model)

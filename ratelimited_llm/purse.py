@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from .books import Noted
 from .core.request import Cost
-from .spending import Quote, Spending
+from .spending import Spending
 
 __all__ = ["Purse"]
 
@@ -24,20 +24,23 @@ class Purse:
         self.spending = spending
         self._again: Callable[[], None] | None = None
 
-    def quote(self, call: Noted, cost: Cost) -> Quote:
-        """What a call may cost."""
-        most = None if self.spending.max_cost is None else call.most_output()
-        return Quote(call.model, call.pool.dialect.name, cost, call.size, most)
-
-    def too_dear(self, quote: Quote, again: Callable[[], None] | None) -> bool:
-        """See `Ledger.too_dear`."""
+    def started(self, call: Noted, cost: Cost) -> None:
+        """A planned call was sent."""
         spending = self.spending
-        if spending.may_start(quote):
+        spending.started(call, cost, 0.0 if spending.max_cost is None else self._worst(call, cost))
+
+    def too_dear(self, call: Noted, cost: Cost, again: Callable[[], None] | None) -> bool:
+        """See `Ledger.too_dear`."""
+        spending, worst = self.spending, self._worst(call, cost)
+        if spending.may_start(worst):
             return False
         if spending.idle or again is None:
-            raise spending.refusal(quote)
+            raise spending.refusal(worst)
         self._again = again
         return True
+
+    def _worst(self, call: Noted, cost: Cost) -> float:
+        return self.spending.worst(call.group, cost, call.size, call.most_output())
 
     def call_ended(self) -> None:
         """A call in flight has ended: whoever waits for that asks again."""

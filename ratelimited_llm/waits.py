@@ -11,18 +11,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Awaitable, Callable, Generator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from .exceptions import RequestExpired
 from .jobs import SENDING
 from .room import sleep_at
 
 if TYPE_CHECKING:
-    from .calls import QueuedCall
+    from .attempt import Attempt
     from .journaled import Entry
     from .queues.entry import RemoteEntry
 
-__all__ = ["Others", "Passed", "Quick", "Sent", "Steps", "Turn", "block", "run"]
+__all__ = ["Others", "Quick", "Sent", "Steps", "Turn", "block", "run"]
 
 T = TypeVar("T")
 
@@ -44,28 +44,6 @@ class Turn:
 
     def wait(self) -> Awaitable[None]:
         return self.job.wait()  # type: ignore[no-any-return]
-
-
-class Passed:
-    """One pass of a call through its SDK.
-
-    Args:
-        call: what sends it, or returns something to await for it.
-        options: the SDK's, for this pass.
-    """
-
-    __slots__ = ("call", "options")
-
-    def __init__(self, call: QueuedCall, options: Any) -> None:
-        self.call = call
-        self.options = options
-
-    def block(self) -> Any:
-        with SENDING:
-            return self.call.sent_with(self.options)
-
-    def wait(self) -> Awaitable[Any]:
-        return self.call.sent_with(self.options)  # type: ignore[no-any-return]
 
 
 class Sent:
@@ -156,7 +134,7 @@ class Others:
         return RequestExpired(time.monotonic() - self.since, self.expires_at - self.since)
 
 
-Wait = Turn | Passed | Sent | Quick | Others
+Wait: TypeAlias = "Attempt | Turn | Sent | Quick | Others"
 Steps = Generator[Wait, Any, T]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,3 +71,24 @@ def test_what_is_taken_back_never_shows_as_less_than_nothing() -> None:
     minute.add(0.0, 1, 100)
     minute.add(61.0, -1, -100)
     assert minute.sums(61.0, 2) == [0, 0]
+
+
+@given(st.lists(st.integers(0, 8_000).map(lambda quarters: quarters / 4), min_size=1, max_size=60))
+def test_every_note_is_in_the_slice_of_its_moment_whatever_was_noted_before(moments: list[float]) -> None:
+    """Also those that come late: streams are noted when somebody looks."""
+    chronicle = Chronicle()
+    for now in moments:
+        chronicle.slice(now, queued=0, in_flight=0).sent += 1
+    history = chronicle.history()
+    since = moments[0]
+    expected: Counter[int] = Counter(max(0, int((now - since) / history.slice_seconds)) for now in moments)
+    assert {index: each.sent for index, each in enumerate(history.moments) if each.sent} == expected
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 9)), max_size=50))
+def test_notes_of_a_minute_that_come_late_are_counted_at_their_own_second(notes: list[tuple[int, int]]) -> None:
+    minute = Minute()
+    for moment, amount in notes:
+        minute.slot(float(moment), 1)[0] += amount
+    for now in (60.0, 80.0):
+        assert minute.sums(now, 1) == [sum(amount for moment, amount in notes if moment > now - 60)]

@@ -2,7 +2,8 @@
 
     python tests/benchmarks/calls.py
 
-Prints a table. Machines are noisy: read the ratios and the medians, not the milliseconds.
+Prints a table. Machines are noisy: read the ratios and the medians, not the milliseconds. The two take turns, block by
+block; what the worker's thread still has to do when a block's last answer is there belongs to that block.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing import Any
 
 MODEL = "gpt-4.1-mini"
 MESSAGES: Any = [{"role": "user", "content": "Say in one word whether this review is positive: I would buy it again."}]
+BLOCK = 20  # calls, one after the other: a machine's speed drifts within a second, so a block takes much less
+REST = 0.002  # seconds; a process that uses less than a tenth of them is at rest
 
 
 def simulator(latency: float) -> tuple[subprocess.Popen[str], str]:
@@ -54,18 +57,36 @@ def as_futures(client: Any, calls: int, width: int) -> None:
     assert all(answer.choices for answer in answers)
 
 
+def come_to_rest() -> None:
+    """Wait until no thread of this process does anything, or so it seems."""
+    for _ in range(100):
+        cpu = time.process_time()
+        time.sleep(REST)
+        if time.process_time() - cpu < REST / 10:
+            return
+
+
 def cost(job: Callable[[], None], calls: int) -> tuple[float, float]:
-    """CPU milliseconds a call and calls a second."""
+    """CPU milliseconds a call, until all threads are at rest, and calls a second."""
     cpu, wall = time.process_time(), time.perf_counter()
     job()
-    return (time.process_time() - cpu) / calls * 1e3, calls / (time.perf_counter() - wall)
+    wall = time.perf_counter() - wall
+    come_to_rest()
+    return (time.process_time() - cpu) / calls * 1e3, calls / wall
 
 
 def compare(name: str, plain: Callable[[], None], ours: Callable[[], None], calls: int, rounds: int) -> None:
     """Run both in turn, and print the medians of each, of the ratios of their times, and of the differences."""
     for job in (plain, ours, ours):  # connections, what the SDK imports late, and the ramp of a first burst
         job()
-    pairs = [(cost(plain, calls), cost(ours, calls)) for _ in range(rounds)]
+    come_to_rest()
+    pairs = []
+    for number in range(rounds):  # whatever comes second would always find the caches of the first
+        if number % 2:
+            pairs.append((cost(plain, calls), cost(ours, calls)))
+        else:
+            second = cost(ours, calls)
+            pairs.append((cost(plain, calls), second))
     middle = statistics.median
     print(
         f"{name:34}{middle(p[0] for p, _ in pairs):9.2f} ms{middle(o[0] for _, o in pairs):9.2f} ms"
@@ -136,18 +157,18 @@ def main() -> None:
             blocking = futures.with_options(mode="blocking")
             calls, rounds = options.calls, options.rounds
             print(f"{'CPU a call':34}{'plain':>12}{'ours':>12}{'added':>12}{'calls/s':>10}")
-            one = lambda client: lambda: one_by_one(client, 1)  # noqa: E731
+            blocks = max(1, calls * rounds // BLOCK)
+            one = lambda client: lambda: one_by_one(client, BLOCK)  # noqa: E731
             wide = lambda client: lambda: in_threads(client, calls, 64)  # noqa: E731
             one_by_one(blocking, 500)  # the ramp again, which spaces the first calls to a provider
-            # A machine's speed drifts within a second, so with one in flight each call is compared with the one before.
-            compare("one in flight, blocking", one(plain), one(blocking), 1, calls * rounds)
-            compare("one in flight, future", one(plain), one(futures), 1, calls * rounds)
+            compare("one in flight, blocking", one(plain), one(blocking), BLOCK, blocks)
+            compare("one in flight, future", one(plain), one(futures), BLOCK, blocks)
             compare("64 in flight, blocking", wide(plain), wide(blocking), calls, rounds)
             compare("64 in flight, future", wide(plain), lambda: as_futures(futures, calls, 64), calls, rounds)
             with tempfile.TemporaryDirectory() as directory:
                 kept = our_client(url, journal=os.path.join(directory, "run.db"), mode="blocking")
                 # Beside ours without one, so that what is added is the journal's.
-                compare("one in flight, + journal", one(blocking), one(kept), 1, calls * rounds)
+                compare("one in flight, + journal", one(blocking), one(kept), BLOCK, blocks)
                 compare("64 in flight, + journal", wide(blocking), wide(kept), calls, rounds)
                 kept.close()
         finally:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
+from dataclasses import dataclass
 
 import pytest
 
@@ -10,9 +12,20 @@ from ratelimited_llm.core.request import Cost, Usage
 from ratelimited_llm.exceptions import CostLimitReached, RateLimitedLLMError
 from ratelimited_llm.prices import Prices
 from ratelimited_llm.providers import DIALECTS
-from ratelimited_llm.spending import Quote, Spending, most_output
+from ratelimited_llm.spending import Bill, Spending, most_output
 
 DOLLAR = Prices({"m": (1_000_000, 1_000_000), "half": (500_000, 500_000)})  # a dollar a token
+
+
+@dataclass(frozen=True)
+class Quote:
+    """What a call may cost."""
+
+    model: str
+    provider: str
+    cost: Cost
+    most_input: int | None = None
+    most_output: int | None = None
 
 
 def quote(prompt=10, output=5, model="m", **most):
@@ -20,8 +33,50 @@ def quote(prompt=10, output=5, model="m", **most):
     return Quote(model, "openai", Cost(prompt + output, prompt + output, prompt, output), **most)
 
 
+class Books:
+    """Calls as numbers and quotes, and the bills that a ledger would keep with them."""
+
+    def __init__(self, prices, max_cost):
+        self.spending = Spending(prices, max_cost)
+        self.bills = defaultdict(Bill)
+
+    def __getattr__(self, name):
+        return getattr(self.spending, name)
+
+    def bill(self, quote, key=None):
+        bill = Bill() if key is None else self.bills[key]
+        bill.group = self.spending.group(quote.model, quote.provider)
+        return bill
+
+    def worst(self, quote):
+        bill = self.bill(quote)
+        return self.spending.worst(bill.group, quote.cost, quote.most_input, quote.most_output)
+
+    def planned(self, quote):
+        self.spending.planned(self.bill(quote), quote.cost)
+
+    def dropped(self, quote):
+        self.spending.dropped(self.bill(quote))
+
+    def may_start(self, quote):
+        return self.spending.may_start(self.worst(quote))
+
+    def refusal(self, quote):
+        return self.spending.refusal(self.worst(quote))
+
+    def started(self, key, quote):
+        worst = 0.0 if self.spending.max_cost is None else self.worst(quote)
+        self.spending.started(self.bill(quote, key), quote.cost, worst)
+
+    def answered(self, key, usage):
+        return self.spending.answered(self.bills[key], usage)
+
+    def failed(self, key, **how):
+        self.spending.failed(self.bills[key], **how)
+
+
 def books(max_cost=None):
-    return Spending(DOLLAR, max_cost)
+    return Books(DOLLAR, max_cost)
 
 
 def test_what_was_answered_is_spent():
@@ -102,7 +157,7 @@ def test_in_the_end_what_was_expected_is_what_was_spent():
     assert spending.committed == pytest.approx(spending.spent)
 
 
-def test_keys_that_nobody_knows_change_nothing_and_nothing_counts_twice():
+def test_calls_that_are_not_in_flight_change_nothing_and_nothing_counts_twice():
     spending = books()
     spending.planned(quote())
     spending.started(1, quote())
@@ -195,7 +250,7 @@ def test_the_refusal_carries_its_numbers_and_says_what_to_change():
 
 
 def test_a_tiered_price_counts_at_its_higher_tier_before_the_call_goes():
-    spending = Spending(Prices(), 1.0)
+    spending = Books(Prices(), 1.0)
     long = Quote("gemini-2.5-pro", "gemini", Cost(0, 0, 300_000, 0), most_input=300_000, most_output=0)
     if spending.prices.rate("gemini-2.5-pro", "gemini") is None:
         pytest.skip("genai-prices is not installed")
