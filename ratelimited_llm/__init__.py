@@ -46,7 +46,7 @@ _HOMES = {
     "WorkerStopped": "exceptions",
     "as_future": "future",
     "queued": "wrapped",
-    "report_usage": "function_job",
+    "report_usage": "functions.function_job",
 }
 _MODULES = ("anthropic", "groq", "openai", "requests", "simulator", "telemetry", "testing")
 
@@ -110,7 +110,7 @@ if TYPE_CHECKING:
 
 
 if os.environ.get("RATELIMITED_LLM_LOG"):
-    from .news import log_as_environment_says
+    from .books.news import log_as_environment_says
 
     log_as_environment_says()
 

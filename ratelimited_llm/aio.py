@@ -6,18 +6,18 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
-from .async_turn import TaskTurn
 from .budgets import own_budget
+from .calls.async_turn import TaskTurn
 from .core.checks import whole
 from .core.feedback import ANSWERED, Feedback
 from .core.limits import RateLimits
 from .core.request import Cost, Priority, Usage
 from .core.retry import RetryPolicy
-from .function_job import OwnLimits, checked_classes, checked_worker
-from .jobs import UNTRIED
+from .engine.jobs import UNTRIED
+from .engine.steps import NEVER_AGAIN
+from .functions.function_job import OwnLimits, checked_classes, checked_worker
+from .functions.refusals import outcome_of
 from .options import CallOptions, split_limits
-from .refusals import outcome_of
-from .steps import NEVER_AGAIN
 from .worker import RateLimitedWorker
 
 __all__ = ["AsyncRateLimitedWorker"]

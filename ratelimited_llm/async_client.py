@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .async_turn import AsyncTurn
-from .attempt import current_attempt
+from .calls.async_turn import AsyncTurn
+from .calls.attempt import current_attempt
 from .seam import SDKClient, Seam
 
 __all__ = ["AsyncQueuedClient"]

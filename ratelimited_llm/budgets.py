@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import lifecycle
+from .engine import lifecycle
 from .stores.memory import MemoryBudget
 from .stores.spelling import checked_budget
 

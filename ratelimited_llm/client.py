@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from .attempt import current_attempt
-from .calls import QueuedCall
+from .calls.attempt import current_attempt
+from .calls.queued_call import QueuedCall
+from .calls.submitted import helper_frame
 from .conveniences import Conveniences
-from .jobs import in_call
-from .plainly import wants_answers
+from .engine.jobs import in_call
+from .gathering.plainly import wants_answers
 from .seam import SDKClient, Seam
-from .submitted import helper_frame
 
 __all__ = ["QueuedClient"]
 

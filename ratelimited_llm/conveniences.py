@@ -11,10 +11,10 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from . import lifecycle
+from .books.status import History, Status
 from .core.checks import number
-from .jobs import in_call
-from .status import History, Status
+from .engine import lifecycle
+from .engine.jobs import in_call
 
 if TYPE_CHECKING:
     from .batch import BatchResult
@@ -107,7 +107,7 @@ class Conveniences(Looking[SDKClient]):
         Raises:
             TimeoutError: not all were there in time. Nothing is cancelled by it.
         """
-        from .gathering import gather
+        from .gathering.gather import gather
 
         return gather(futures, fn, on_error=on_error, timeout=timeout)
 
@@ -134,7 +134,7 @@ class Conveniences(Looking[SDKClient]):
             max_workers: threads at most; None for as many as the limits can use, up to 256.
             timeout: seconds for all; None for no bound.
         """
-        from .gathering import map_calls
+        from .gathering.gather import map_calls
 
         call = partial(
             map_calls, fn, *iterables, return_as=return_as, on_error=on_error, max_workers=max_workers, timeout=timeout

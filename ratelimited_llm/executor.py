@@ -9,13 +9,15 @@ from concurrent.futures import Executor, Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import lifecycle
 from .budgets import own_budget
 from .core.limits import RateLimits
 from .core.request import Cost, Priority
 from .core.retry import RetryPolicy
 from .core.sizes import SizeClasses
-from .function_job import (
+from .engine import lifecycle
+from .engine.jobs import in_call
+from .engine.light_future import LightFuture
+from .functions.function_job import (
     NO_TOKENS,
     OWNER,
     FunctionJob,
@@ -25,13 +27,11 @@ from .function_job import (
     checked_worker,
     report_usage,
 )
-from .jobs import in_call
-from .light_future import LightFuture
 from .options import CallOptions, split_limits
 from .worker import RateLimitedWorker
 
 if TYPE_CHECKING:
-    from .executor_journal import Memory
+    from .functions.executor_journal import Memory
 
 __all__ = ["RateLimitedExecutor", "report_usage"]
 
@@ -177,7 +177,7 @@ class RateLimitedExecutor(Executor):
         cost: Cost,
         now: float,
     ) -> Future[T]:
-        from .executor_journal import JournaledJob, launch
+        from .functions.executor_journal import JournaledJob, launch
 
         entry = memory.entry(fn, args, kwargs)
         job = JournaledJob(self._worker, self._terms, cost, now, partial(fn, **kwargs) if kwargs else fn, args)
@@ -261,7 +261,7 @@ def _result(future: Future[T], timeout: float | None) -> T:
 def _memory(journal: Any, key: Callable[..., Any] | None) -> Memory:
     if journal is None:
         raise TypeError("key= needs journal=, the path of the file that keeps the results")
-    from .executor_journal import Memory  # sqlite3 is for those who use it
+    from .functions.executor_journal import Memory  # sqlite3 is for those who use it
 
     return Memory(journal, key)
 

@@ -21,10 +21,10 @@ from functools import lru_cache, partial
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, overload
 
-from ratelimited_llm.answer_summary import shorten, summarize
-from ratelimited_llm.light_future import LightFuture, Owner, abandon
-from ratelimited_llm.status import Ratelimit
-from ratelimited_llm.submitted import submitted_at
+from ratelimited_llm.books.status import Ratelimit
+from ratelimited_llm.calls.answer_summary import shorten, summarize
+from ratelimited_llm.calls.submitted import submitted_at
+from ratelimited_llm.engine.light_future import LightFuture, Owner, abandon
 
 __all__ = ["LightFuture", "Owner", "ResponseFuture", "abandon", "as_future", "submitted_at"]
 

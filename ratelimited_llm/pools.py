@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import urlsplit, urlunsplit
 
+from .books.news import News
 from .budgets import budget_for, checked_on_lost, forget_budgets
 from .core.checks import amount, whole
 from .core.estimate import TokenEstimator
 from .core.limiter import Limiter
 from .core.limits import RateLimits
 from .core.sizes import SizeClasses
-from .news import News
 from .providers import Dialect
 from .stores.spelling import checked_budget
 from .worker import RateLimitedWorker

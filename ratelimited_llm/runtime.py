@@ -7,20 +7,21 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from . import budgets, lifecycle
+from . import budgets
+from .books.facts import facts_of
+from .books.hints import SerialHint
+from .books.ledger import Ledger
+from .books.prices import Prices
+from .books.spending import Spending
+from .books.status import History, Status
+from .books.survey import outlook_for, status_of
 from .core.checks import weights_of
 from .core.outlook import Outlook
 from .core.request import Lane
 from .display.progress import FIRST_SLICE, Progress
-from .facts import facts_of
-from .hints import SerialHint
-from .ledger import Ledger
+from .engine import lifecycle
 from .options import LIMIT_NAMES, PREFIX, CallOptions, limits_from_environment, parse_amount, split_limits
 from .pools import Account, CallPool, QueueSettings, worker_for
-from .prices import Prices
-from .spending import Spending
-from .status import History, Status
-from .survey import outlook_for, status_of
 from .telemetry.asked import serve_if_asked
 from .telemetry.registry import watch
 

@@ -13,8 +13,9 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from .attempt import Attempt, connection_error, current_attempt
-from .calls import QueuedCall
+from .calls.attempt import Attempt, connection_error, current_attempt
+from .calls.queued_call import QueuedCall
+from .calls.transport import widen
 from .conveniences import Looking
 from .core.feedback import Kind
 from .exceptions import WorkerStopped
@@ -22,7 +23,6 @@ from .options import PREFIX, disabled
 from .pools import Account, account_for, worker_for
 from .providers import dialect_for
 from .runtime import CALL_NAMES, OWN_NAMES, Runtime
-from .transport import widen
 
 __all__ = ["Seam"]
 

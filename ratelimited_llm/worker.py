@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from . import lifecycle
 from .core.bounds import Bounds
 from .core.checks import amount, number, weights_of, whole
 from .core.dispatcher import Dispatcher
@@ -17,11 +16,12 @@ from .core.request import Usage
 from .core.retry import RetryBudget, RetryPolicy
 from .core.scheduler import Scheduler
 from .core.sizes import SizeClasses
-from .engine import Engine
+from .engine import lifecycle
+from .engine.engine import Engine
+from .engine.places import Places
+from .engine.room import Room
+from .engine.steps import Job
 from .exceptions import WorkerStopped
-from .places import Places
-from .room import Room
-from .steps import Job
 from .stores import Budget
 from .stores.memory import MemoryBudget
 

@@ -20,17 +20,17 @@ from contextlib import suppress
 from types import ModuleType, SimpleNamespace
 from typing import Any, TypeVar, cast
 
-from . import lifecycle
+from .calls.wrapped_call import WrappedCall, listen
 from .client import QueuedClient
 from .core.checks import weights_of
 from .core.limits import RateLimits
 from .core.retry import RetryPolicy
-from .jobs import in_call
+from .engine import lifecycle
+from .engine.jobs import in_call
+from .gathering.plainly import wants_answers
 from .options import PREFIX, CallOptions, split_limits
-from .plainly import wants_answers
 from .pools import Account, QueueSettings, account_for, worker_for
 from .providers import dialect_for
-from .wrapped_call import WrappedCall, listen
 
 __all__ = ["CALLS", "queued"]
 

@@ -7,8 +7,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimited_llm.chronicle import MOST_SAMPLES, MOST_SLICES, Chronicle
-from ratelimited_llm.minute import Minute
+from ratelimited_llm.books.chronicle import MOST_SAMPLES, MOST_SLICES, Chronicle
+from ratelimited_llm.books.minute import Minute
 
 
 def test_each_slice_has_what_happened_in_it_and_silence_keeps_the_state_before_it() -> None:

@@ -1,7 +1,7 @@
 """What a process reports of itself: its waits of the last minute out of histograms that only grow."""
 
 from ratelimited_llm import OpenAI
-from ratelimited_llm.facts import _Waits, facts_of
+from ratelimited_llm.books.facts import _Waits, facts_of
 from ratelimited_llm.telemetry.meters import WAITS, Histogram
 
 

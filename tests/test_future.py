@@ -32,7 +32,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratelimited_llm import light_future, room
+from ratelimited_llm.engine import light_future, room
 from ratelimited_llm.future import LightFuture, ResponseFuture, abandon, submitted_at
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimited_llm.health import DEGRADED, OK, UNHEALTHY, Vitals, health
+from ratelimited_llm.books.health import DEGRADED, OK, UNHEALTHY, Vitals, health
 
 
 def test_a_queue_that_does_its_work_is_at_a_hundred() -> None:

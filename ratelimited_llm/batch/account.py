@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..books.prices import Prices
 from ..core.estimate import TokenEstimator
 from ..core.limits import RateLimits
-from ..prices import Prices
 from ..providers import Dialect, dialect_for
 
 __all__ = ["Account"]

@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..books.prices import Price, Prices
+from ..books.spending import most_output
 from ..core.estimate import prompt_bytes
 from ..core.limits import RateLimits
 from ..core.request import Cost, Usage
 from ..exceptions import BudgetExceeded
-from ..prices import Price, Prices
-from ..spending import most_output
 from .account import Account
 from .estimated import (
     BATCH_FILE_BYTES,

@@ -109,8 +109,8 @@ def _cancel(store: SharedStore, args: argparse.Namespace) -> int:
 
 
 def _limits(store: SharedStore, args: argparse.Namespace) -> int:
+    from ..books.fleet import fleet_of
     from ..display.fleet import limits_table
-    from ..fleet import fleet_of
 
     fleet = fleet_of(store)
     if args.json:

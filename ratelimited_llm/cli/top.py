@@ -23,7 +23,7 @@ from ..display.screen import columns, put
 from .budgets import add_budget_option, with_store
 
 if TYPE_CHECKING:
-    from ..fleet import Fleet
+    from ..books.fleet import Fleet
     from ..stores.sharing import SharedStore
 
 __all__ = ["add_parser"]
@@ -54,8 +54,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def _watch(store: SharedStore, args: argparse.Namespace) -> int:
     """Look until somebody ends it. The first look must succeed; later ones may find nobody for a while."""
+    from ..books.fleet import fleet_of
     from ..exceptions import SharedStoreLost
-    from ..fleet import fleet_of
 
     shows = _Shows(args)
     latest = fleet_of(store)

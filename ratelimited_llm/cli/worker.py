@@ -67,8 +67,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Work until told to stop; 0 after SIGTERM, 130 after Ctrl-C, 2 when the command line makes no sense."""
+    from ..books.facts import set_role
     from ..exceptions import RateLimitedLLMError
-    from ..facts import set_role
     from ..queues import QueueAddress, Stop
 
     logging.basicConfig(

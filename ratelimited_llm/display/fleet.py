@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..fleet import Fleet, FleetLimit, FleetPool, FleetWorker
+from ..books.fleet import Fleet, FleetLimit, FleetPool, FleetWorker
 from .words import UNKNOWN, amount, money, span
 
 __all__ = ["clean", "frame", "limits_table"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..status import LimitStatus, PoolStatus, Status
+from ..books.status import LimitStatus, PoolStatus, Status
 from .words import UNKNOWN, amount, money, percent, span
 
 __all__ = ["line", "summary"]

@@ -19,8 +19,8 @@ from contextlib import suppress
 from html import escape
 from typing import Any
 
-from ..answer_summary import texts
-from ..status import Ratelimit, Status
+from ..books.status import Ratelimit, Status
+from ..calls.answer_summary import texts
 from .modes import in_kernel
 from .panel import panel
 from .ticker import INTERVAL, Ticker

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from html import escape
 
-from ..status import ErrorStatus, LimitStatus, ModelStatus, PoolStatus, Status
+from ..books.status import ErrorStatus, LimitStatus, ModelStatus, PoolStatus, Status
 from .line import line
 from .words import amount, money, percent, span
 

@@ -26,7 +26,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from ..status import Status
+from ..books.status import Status
 from .line import line, summary
 from .modes import AUTO, BAR, LOG, NONE, NOTEBOOK, chosen, fitting, in_kernel
 from .pace import IN_PLACE, LINE_BY_LINE, LONGEST, Pace, Waiting, pause

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
 
-from ..status import History, LimitStatus, ModelStatus, Status
+from ..books.status import History, LimitStatus, ModelStatus, Status
 from .page import page, rows_of
 from .pictures import Frame, Line, columns, distribution, lines, quantile, seconds, step_line
 from .words import amount, money, span

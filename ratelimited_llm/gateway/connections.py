@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from functools import lru_cache
 from typing import Any
 
-from ..transport import PER_SHARD
+from ..calls.transport import PER_SHARD
 
 __all__ = ["spread"]
 

@@ -29,9 +29,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ..books.fleet import fleet_of
 from ..display.page import STYLE
 from ..exceptions import SharedStoreLost
-from ..fleet import fleet_of
 from ..options import PREFIX
 from ..stores.opening import open_store
 from .errors import Refusal

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..books import ENDED, FLYING, STREAMING
+from ..books.notes import ENDED, FLYING, STREAMING
+from ..books.survey import outlook_for
 from ..exceptions import QueueFull
-from ..survey import outlook_for
 from .course import Course
 from .guard import Guard
 from .stats import stats

@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
+from ..books.status import Ratelimit
 from ..core.request import Priority
-from ..status import Ratelimit
 from .answers import BrokenOff
 from .errors import NO_RETRY, Refusal, refusal_of
 from .guard import key_of

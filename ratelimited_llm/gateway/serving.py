@@ -13,7 +13,7 @@ from typing import Any
 
 import uvicorn
 
-from ..facts import set_role
+from ..books.facts import set_role
 from .app import create_app
 from .guard import is_loopback
 from .hub import Gateway

@@ -48,9 +48,9 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from ..books.health import Health, Vitals
+from ..books.health import health as judge
 from ..core.request import Priority
-from ..health import Health, Vitals
-from ..health import health as judge
 from .course import percentiles
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from .connections import spread
 from .errors import Refusal
 
 if TYPE_CHECKING:
-    from ..calls import QueuedCall
+    from ..calls.queued_call import QueuedCall
     from .settings import Settings
 
 __all__ = ["CONTENT_TYPE", "UPSTREAMS", "Upstream", "queued_call"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import Any
 
+from ..books.minute import Minute
 from ..core.limiter import Survey
 from ..core.request import Cost, Usage
 from ..core.sizes import SizeClasses
-from ..minute import Minute
 from .records import Record, level_name
 
 __all__ = ["Figures", "limits_told", "percent"]

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from ..books.status import Ratelimit
+from ..calls.submitted import submitted_at
 from ..core.estimate import TokenEstimator, body_of, prompt_bytes
 from ..core.feedback import ANSWERED, Feedback, Kind, Outcome
 from ..core.limiter import Limiter
@@ -16,14 +18,12 @@ from ..core.limits import RateLimits
 from ..core.outlook import Flow, Outlook
 from ..core.request import Cost, Usage
 from ..core.retry import RetryPolicy
+from ..engine.jobs import Answer, AttemptFailed, FutureJob, in_call
+from ..engine.light_future import LightFuture
 from ..exceptions import RequestExpired
-from ..function_job import OWNER
-from ..jobs import Answer, AttemptFailed, FutureJob, in_call
-from ..light_future import LightFuture
+from ..functions.function_job import OWNER
 from ..processors import Processor
 from ..providers import dialect_for
-from ..status import Ratelimit
-from ..submitted import submitted_at
 from ..worker import RateLimitedWorker
 from .background import Background
 from .records import WAITING, Record

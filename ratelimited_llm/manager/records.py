@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
+from ..books.status import Ratelimit
 from ..core.request import Cost, Priority, State
 from ..exceptions import WorkerStopped
-from ..status import Ratelimit
 from .callbacks import Callback
 
 __all__ = ["Record", "Records", "level_name"]

@@ -15,12 +15,12 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from .. import lifecycle
 from ..budgets import own_budget
 from ..core.checks import seconds
 from ..core.limits import RateLimits
 from ..core.retry import RetryPolicy
 from ..core.sizes import SizeClasses
+from ..engine import lifecycle
 from ..exceptions import WorkerStopped
 from ..options import CallOptions, split_limits
 from ..processors import Processor

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
+from ..books.status import Ratelimit
 from ..client import QueuedClient
 from ..core.request import Lane, Usage
-from ..light_future import LightFuture
+from ..engine.light_future import LightFuture
 from ..providers import dialect_for
-from ..status import Ratelimit
 from ..worker import RateLimitedWorker
 from .records import Record
 

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 
 from ..core.feedback import Kind, Outcome
 from ..core.request import Cost, Usage
+from ..functions.refusals import outcome_of
 from ..providers import dialect_for
-from ..refusals import outcome_of
 
 __all__ = ["Processor", "judged"]
 

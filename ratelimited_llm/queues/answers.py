@@ -21,7 +21,7 @@ from ..stores.journal_values import Recorded, harmless
 from .entry import RemoteEntry
 
 if TYPE_CHECKING:
-    from ..calls import QueuedCall
+    from ..calls.queued_call import QueuedCall
 
 __all__ = ["Delivered", "Unsendable", "failure_of", "read_answer", "write_answer", "write_failure"]
 

@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from .. import replay  # noqa: F401 - by the first call, or a fork could catch a thread in the middle of the import
-from ..jobs import NotNeeded
-from ..snapshot import given_only
+from ..calls import replay  # noqa: F401 - by the first call, or a fork could catch a thread in the middle of the import
+from ..calls.snapshot import given_only
+from ..engine.jobs import NotNeeded
 from .payload import InvalidJob, Job
 
 if TYPE_CHECKING:
-    from ..calls import QueuedCall
-    from ..journaled import Entry
+    from ..calls.journaled import Entry
+    from ..calls.queued_call import QueuedCall
     from ..stores.journal import Recorded
     from .answers import Delivered
     from .submitting import RemoteQueue

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..attempt import Attempt
-from ..calls import RAW_HEADER, QueuedCall
+from ..calls.attempt import Attempt
+from ..calls.queued_call import RAW_HEADER, QueuedCall
+from ..calls.replay import recorded_answer
 from ..core.feedback import ANSWERED, Feedback
 from ..core.request import Usage
-from ..jobs import Answer
-from ..replay import recorded_answer
+from ..engine.jobs import Answer
 from ..stores.journal_values import Recorded
 from .payload import Job
 
 if TYPE_CHECKING:
-    from ..light_future import LightFuture
+    from ..engine.light_future import LightFuture
 
 __all__ = ["Fetched", "RemoteCall", "kept_error", "send"]
 

@@ -27,7 +27,7 @@ from .sending import RemoteCall, kept_error, send
 from .shelf import Shelf
 
 if TYPE_CHECKING:
-    from ..light_future import LightFuture
+    from ..engine.light_future import LightFuture
 
 __all__ = ["JobService"]
 

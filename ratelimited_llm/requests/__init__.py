@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import requests as _requests
 
+from ..books.status import Status
 from ..mirror import mirror
 from ..options import disabled
-from ..status import Status
 from . import settings
 from .hosts import target_of
 from .llm_adapter import LLMAdapter, patch_requests, unpatch_requests

@@ -17,7 +17,7 @@ from requests.exceptions import ChunkedEncodingError, RetryError
 
 from ..core.feedback import Feedback, Kind, Outcome, Reading
 from ..core.retry import RetryPolicy
-from ..jobs import AttemptFailed
+from ..engine.jobs import AttemptFailed
 from ..providers import Dialect
 
 __all__ = ["HTTPStatus", "exchange", "took", "within"]

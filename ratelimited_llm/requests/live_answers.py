@@ -14,9 +14,9 @@ from typing import Any
 
 import requests as _requests
 
+from ..calls.streams import StreamWatch
 from ..core.request import Usage
 from ..providers import Dialect
-from ..streams import StreamWatch
 
 __all__ = ["BodyWatch", "answer_in", "is_open", "usage_of"]
 

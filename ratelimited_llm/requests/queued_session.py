@@ -21,9 +21,9 @@ from requests.utils import resolve_proxies
 from urllib3.util import Timeout
 
 from ..conveniences import Conveniences
-from ..jobs import in_call
+from ..engine.jobs import in_call
+from ..gathering.plainly import wants_answers
 from ..options import disabled
-from ..plainly import wants_answers
 from ..pools import worker_for
 from .exchange import took
 from .hosts import Target, target_of

@@ -17,17 +17,17 @@ import requests as _requests
 from requests.auth import AuthBase
 from requests.utils import rewind_body
 
-from ..books import Noted
-from ..call_job import CallJob
-from ..calls import QueuedCall, StreamEnd
+from ..books.notes import Noted
+from ..calls.call_job import CallJob
+from ..calls.queued_call import QueuedCall, StreamEnd
+from ..calls.waits import Sent, Steps
 from ..core.estimate import prompt_bytes
 from ..core.feedback import ANSWERED, Feedback, Kind, Outcome, Reading
 from ..core.retry import RetryPolicy
+from ..engine.jobs import Answer, AttemptFailed, in_call
+from ..engine.steps import NEVER_AGAIN
 from ..exceptions import RequestExpired
-from ..jobs import Answer, AttemptFailed, in_call
 from ..pools import account_for
-from ..steps import NEVER_AGAIN
-from ..waits import Sent, Steps
 from .exchange import HTTPStatus, exchange, within
 from .hosts import Target, identity_of
 from .live_answers import BodyWatch, is_open, usage_of

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..calls.transport import sensible_width
 from ..core.retry import RetryPolicy
 from ..runtime import JOURNAL_NAMES, OWN_NAMES, Runtime
-from ..transport import sensible_width
 from .hosts import add_hosts, forget_hosts
 
 __all__ = ["NAMES", "RequestsRuntime", "checked", "common_options", "forget", "set_common"]

@@ -198,7 +198,7 @@ def _looked(path: str, vfs: str | None, *, still: bool, thorough: bool) -> bool:
 
 
 def _look_once(connection: sqlite3.Connection, path: str, *, thorough: bool) -> bool:
-    """Look in one transaction: another process may be making the tables, and half of them would look like a stranger's."""
+    """Look in one transaction: another process may be making the tables, and half of them look like a stranger's."""
     connection.execute("BEGIN")
     try:
         return _look(connection, path, thorough=thorough)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.feedback import Kind
 
 if TYPE_CHECKING:
-    from ..jobs import AttemptFailed
+    from ..engine.jobs import AttemptFailed
 
 __all__ = ["error_type", "reason_of"]
 

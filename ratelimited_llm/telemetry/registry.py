@@ -18,8 +18,8 @@ from ..core.limiter import Survey
 from .meters import OTHER, Labels, Meter, Meters
 
 if TYPE_CHECKING:
-    from ..books import PoolBook
-    from ..ledger import Ledger
+    from ..books.ledger import Ledger
+    from ..books.notes import PoolBook
     from ..pools import CallPool
 
 __all__ = ["LimitLabels", "forget", "limits", "meter_for", "provider_of", "totals", "watch"]

@@ -22,8 +22,8 @@ from .prometheus import priority_name
 from .reasons import error_type, reason_of
 
 if TYPE_CHECKING:
-    from ..calls import QueuedCall
-    from ..jobs import AttemptFailed
+    from ..calls.queued_call import QueuedCall
+    from ..engine.jobs import AttemptFailed
 
 __all__ = ["CallTrace", "new_trace"]
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ratelimited_llm import OpenAI, attempt
+from ratelimited_llm import OpenAI
+from ratelimited_llm.calls import attempt
 
 sys.path.insert(0, str(Path(__file__).parent))  # for calling.py: pytest imports files without their directory
 

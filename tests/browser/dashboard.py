@@ -24,8 +24,8 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from ratelimited_llm.books.fleet import fleet
 from ratelimited_llm.core.booking import Shared
-from ratelimited_llm.fleet import fleet
 from ratelimited_llm.gateway import dashboard
 from ratelimited_llm.stores.sharing import Control, Member, PoolFacts
 

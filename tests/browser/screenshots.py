@@ -23,9 +23,9 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from ratelimited_llm.books.status import ErrorStatus, History, LimitStatus, ModelStatus, Moment, PoolStatus, Status
 from ratelimited_llm.display.report import report
 from ratelimited_llm.simulator import Simulator
-from ratelimited_llm.status import ErrorStatus, History, LimitStatus, ModelStatus, Moment, PoolStatus, Status
 
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",

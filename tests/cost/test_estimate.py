@@ -12,10 +12,10 @@ import pytest
 from ratelimited_llm import providers
 from ratelimited_llm.batch import estimate as module
 from ratelimited_llm.batch.estimate import estimate
+from ratelimited_llm.books.prices import Prices
 from ratelimited_llm.cli import estimate as command
 from ratelimited_llm.core.limits import RateLimits
 from ratelimited_llm.openai import OpenAI
-from ratelimited_llm.prices import Prices
 from ratelimited_llm.simulator import Simulator
 
 CENT = {"*": (10_000.0, 10_000.0)}  # a cent a token

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from ratelimited_llm import prices as module
+from ratelimited_llm.books import prices as module
+from ratelimited_llm.books.prices import Price, Prices
 from ratelimited_llm.core.request import Usage
-from ratelimited_llm.prices import Price, Prices
 
 USED = Usage(1_000_000, 100_000)
 LISTED = pytest.mark.skipif(not module.installed(), reason="genai-prices is not installed")
@@ -175,7 +175,7 @@ def test_importing_it_costs_no_price_list_and_looking_up_starts_no_thread():
 import socket, sys, threading
 def refuse(*args, **kwargs): raise AssertionError("went online")
 socket.socket.connect = refuse
-from ratelimited_llm.prices import Prices
+from ratelimited_llm.books.prices import Prices
 assert "genai_prices" not in sys.modules
 known = Prices({"m": (1, 1)})
 known.rate("m", "openai")

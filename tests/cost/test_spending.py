@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import pytest
 
+from ratelimited_llm.books.prices import Prices
+from ratelimited_llm.books.spending import Bill, Spending, most_output
 from ratelimited_llm.core.request import Cost, Usage
 from ratelimited_llm.exceptions import CostLimitReached, RateLimitedLLMError
-from ratelimited_llm.prices import Prices
 from ratelimited_llm.providers import DIALECTS
-from ratelimited_llm.spending import Bill, Spending, most_output
 
 DOLLAR = Prices({"m": (1_000_000, 1_000_000), "half": (500_000, 500_000)})  # a dollar a token
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratelimited_llm.books.fleet import fleet
 from ratelimited_llm.core.booking import Shared
 from ratelimited_llm.display.fleet import clean, frame, limits_table
-from ratelimited_llm.fleet import fleet
 from ratelimited_llm.stores.sharing import Control, Member, PoolFacts
 
 OPENAI = "https://api.openai.com/v1|9df37f5e7cbc3c39|gpt-4.1-mini"

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratelimited_llm.books.status import LimitStatus, PoolStatus, Status
 from ratelimited_llm.display.line import line, summary
-from ratelimited_llm.status import LimitStatus, PoolStatus, Status
 
 RPM = LimitStatus("rpm", used=488, limit=500, remaining=1, period=60, binds=True)
 TPM = LimitStatus("tpm", used=171_320, limit=200_000, remaining=3_000, period=60)

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
+from ratelimited_llm.books.status import Status
 from ratelimited_llm.display import notebook
 from ratelimited_llm.display.line import line
 from ratelimited_llm.display.ticker import SAVED, Ticker
 from ratelimited_llm.future import ResponseFuture
 from ratelimited_llm.simulator import Simulator
-from ratelimited_llm.status import Status
 
 client_of = pytest.importorskip("jupyter_client")
 pytest.importorskip("ipykernel")
@@ -30,7 +30,7 @@ from dataclasses import replace
 from openai.types.chat import ChatCompletion
 from ratelimited_llm.display import notebook
 from ratelimited_llm.future import ResponseFuture
-from ratelimited_llm.status import Ratelimit, Status
+from ratelimited_llm.books.status import Ratelimit, Status
 
 notebook.ticker.interval = 0.05  # of a third of a second: the tests wait less
 

@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from ratelimited_llm.books.status import ErrorStatus, LimitStatus, ModelStatus, PoolStatus, Status
 from ratelimited_llm.display.line import line
 from ratelimited_llm.display.panel import panel
-from ratelimited_llm.status import ErrorStatus, LimitStatus, ModelStatus, PoolStatus, Status
 
 POOL = PoolStatus(
     "api.openai.com", "gpt-4.1-mini", 787, 9, 488, 171_000,

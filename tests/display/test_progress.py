@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 
+from ratelimited_llm.books.status import PoolStatus, Status
 from ratelimited_llm.display.modes import chosen, fitting
 from ratelimited_llm.display.pace import IN_PLACE, LINE_BY_LINE, LINGER, Waiting, pause
 from ratelimited_llm.display.progress import FIRST_SLICE, NAME, Progress
 from ratelimited_llm.display.screen import columns
-from ratelimited_llm.status import PoolStatus, Status
 
 PATIENCE = 10.0
 OPEN = Status(

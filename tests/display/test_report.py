@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
+from ratelimited_llm.books.status import ErrorStatus, History, LimitStatus, ModelStatus, Moment, PoolStatus, Status
 from ratelimited_llm.display import pictures
 from ratelimited_llm.display.pictures import Frame, Line
 from ratelimited_llm.display.report import report, share_used
-from ratelimited_llm.status import ErrorStatus, History, LimitStatus, ModelStatus, Moment, PoolStatus, Status
 
 EMPTY = Status(0.0, 0.0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None, None, 0.0, None, None)
 RUN = replace(

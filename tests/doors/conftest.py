@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ratelimited_llm import attempt
+from ratelimited_llm.calls import attempt
 from ratelimited_llm.core import limiter, pause
 
 sys.path.insert(0, str(Path(__file__).parent))  # for talking.py: pytest imports files without their directory

@@ -29,7 +29,7 @@ SCRIPTS = {
     "in map": "print('waiting', flush=True)\nclient.map(lambda n: text(ask(n)), range(300))",
     # The drain itself says when it has begun: an interrupt a moment before is the interpreter's own.
     "while draining": """
-        from ratelimited_llm import lifecycle
+        from ratelimited_llm.engine import lifecycle
         def tells(seconds, wait=lifecycle._wait):
             lifecycle._wait = wait
             print('waiting', flush=True)

@@ -17,7 +17,7 @@ from talking import Stub, ask, chat_body, in_child, text_of, wait_until
 
 from ratelimited_llm import BudgetExceeded, OpenAI, QueueFull, RequestExpired, WorkerStopped
 from ratelimited_llm import openai as door_module
-from ratelimited_llm.senders import SenderPool
+from ratelimited_llm.engine.senders import SenderPool
 from ratelimited_llm.simulator import Fault
 
 

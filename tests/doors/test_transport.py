@@ -15,7 +15,7 @@ import pytest
 from talking import Stub, ask, httpx_of, in_child
 
 from ratelimited_llm import Anthropic, Groq, OpenAI
-from ratelimited_llm.transport import PER_SHARD, ShardedTransport, widen
+from ratelimited_llm.calls.transport import PER_SHARD, ShardedTransport, widen
 
 SDKS = [openai.OpenAI, groq.Groq, anthropic.Anthropic]
 
@@ -148,7 +148,7 @@ def sharded():
     """A sharded transport over stubs."""
     Held.made = []
     httpx = httpx_of(openai)
-    from ratelimited_llm.transport import _Stream
+    from ratelimited_llm.calls.transport import _Stream
 
     stream = type("ShardStream", (_Stream, httpx.SyncByteStream), {})
     cls = type("Sharded", (ShardedTransport,), {"_stream_class": stream})

@@ -24,7 +24,7 @@ from ratelimited_llm import (
     report_usage,
 )
 from ratelimited_llm.core.feedback import Kind
-from ratelimited_llm.refusals import outcome_of
+from ratelimited_llm.functions.refusals import outcome_of
 from ratelimited_llm.worker import RateLimitedWorker
 
 PATIENCE = 10.0
@@ -177,7 +177,7 @@ class Flaky:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Back off for no time."""
-    monkeypatch.setattr("ratelimited_llm.steps.random.random", lambda: 0.0)
+    monkeypatch.setattr("ratelimited_llm.engine.steps.random.random", lambda: 0.0)
 
 
 @pytest.mark.usefixtures("impatient")

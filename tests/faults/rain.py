@@ -382,7 +382,7 @@ FIRST_LIMITS = {name: resource.getrlimit(name)[0] for name in (resource.RLIMIT_N
 
 def shorten(rests: float) -> None:
     """Rest less after trouble than the library does."""
-    from ratelimited_llm import attempt
+    from ratelimited_llm.calls import attempt
     from ratelimited_llm.core import limiter, pause
 
     attempt.POLICY = replace(attempt.POLICY, initial=rests)

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for serving_gateways.py: pytes
 
 from serving_gateways import Running, fault_in_the_prompt
 
-from ratelimited_llm import attempt
+from ratelimited_llm.calls import attempt
 from ratelimited_llm.core import limiter, pause
 
 PROVIDERS = ("openai", "groq", "anthropic")

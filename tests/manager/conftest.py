@@ -21,7 +21,7 @@ Make = Callable[..., QueueManager]
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test knows what another has learned, and no loop of a manager outlives its test; back-offs are short."""
-    monkeypatch.setattr("ratelimited_llm.steps.random.random", lambda: 0.02)
+    monkeypatch.setattr("ratelimited_llm.engine.steps.random.random", lambda: 0.02)
     pools.forget()
     yield
     pools.forget()

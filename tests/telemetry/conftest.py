@@ -15,7 +15,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from ratelimited_llm import attempt, telemetry
+from ratelimited_llm import telemetry
+from ratelimited_llm.calls import attempt
 from ratelimited_llm.core import limiter, pause
 from ratelimited_llm.telemetry import asked, listening, registry
 

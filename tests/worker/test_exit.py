@@ -27,7 +27,7 @@ def say(*words):
 def tell_when_draining():
     # The drain itself says when it has begun to wait. An interrupt between the script's last line and the drain is
     # the interpreter's: it prints it as ignored, and nobody else hears of it.
-    from ratelimited_llm import lifecycle
+    from ratelimited_llm.engine import lifecycle
     def tells(seconds, wait=lifecycle._wait):
         lifecycle._wait = wait
         say("draining")
@@ -100,7 +100,7 @@ def test_retries_and_callbacks_work_while_the_interpreter_ends() -> None:
             if left:
                 raise left.pop()
             say("third time")
-        from ratelimited_llm import lifecycle
+        from ratelimited_llm.engine import lifecycle
         lifecycle.SILENT = 10
         executor = RateLimitedExecutor(min_interval=0.01, retry_on=(OSError,))
         executor.submit(fails).add_done_callback(lambda _: executor.submit(say, "and more"))
@@ -128,7 +128,7 @@ def test_several_calls_are_sent_at_a_time_while_the_interpreter_ends() -> None:
 def test_a_long_drain_says_how_many_are_waiting() -> None:
     """After a second of silence; nothing else is printed."""
     lines, err, code = run("""
-        from ratelimited_llm import lifecycle
+        from ratelimited_llm.engine import lifecycle
         lifecycle.SILENT = 0.01
         executor = RateLimitedExecutor(min_interval=0.05)
         for number in range(6):
@@ -178,7 +178,7 @@ def test_an_unread_worker_ends_the_process_at_once() -> None:
 
 
 INTERRUPTED = """
-    from ratelimited_llm import lifecycle
+    from ratelimited_llm.engine import lifecycle
     lifecycle.LAST_ANSWERS = {patience}
     executor = RateLimitedExecutor(max_concurrency=2)
     go = threading.Event()
@@ -233,7 +233,7 @@ def test_ctrl_c_while_draining_lets_the_rest_of_the_end_happen() -> None:
     script = Child("""
         import atexit
         atexit.register(say, "atexit")
-        from ratelimited_llm import lifecycle
+        from ratelimited_llm.engine import lifecycle
         lifecycle.LAST_ANSWERS = 0.01
         go = threading.Event()
         executor = RateLimitedExecutor(max_concurrency=1)
@@ -259,7 +259,7 @@ def test_ctrl_c_while_draining_lets_the_rest_of_the_end_happen() -> None:
 def test_the_last_words_say_what_is_answered_and_how_to_go_on() -> None:
     """As far as somebody knows it."""
     script = Child("""
-        from ratelimited_llm import lifecycle
+        from ratelimited_llm.engine import lifecycle
         lifecycle.answered_by(lambda: 1_800)
         lifecycle.answered_by(lambda: 12)
         lifecycle.resumes_with(lambda: None)
@@ -283,7 +283,7 @@ def test_the_last_words_say_what_is_answered_and_how_to_go_on() -> None:
 def test_calls_that_are_to_be_kept_are_drained_after_ctrl_c() -> None:
     """And the others are not; the process still ends as interrupted."""
     script = Child("""
-        from ratelimited_llm.function_job import FunctionJob
+        from ratelimited_llm.functions.function_job import FunctionJob
         FunctionJob.on_interrupt = property(lambda job: "keep" if job.tenant == "kept" else None)
         executor = RateLimitedExecutor(max_concurrency=1, max_queue=100)
         go = threading.Event()
@@ -305,7 +305,7 @@ def test_calls_that_are_to_be_kept_are_drained_after_ctrl_c() -> None:
 def test_an_open_map_starts_nothing_more_at_the_end_of_a_script() -> None:
     """Nobody can read it any more; what has begun ends."""
     lines, err, code = run("""
-        from ratelimited_llm.gathering import map_calls
+        from ratelimited_llm.gathering.gather import map_calls
         begun = threading.Event()
         def answer(number):
             begun.set()

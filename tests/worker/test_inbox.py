@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ratelimited_llm.inbox import CONTROL, Inbox, Message
+from ratelimited_llm.engine.inbox import CONTROL, Inbox, Message
 
 
 def message(priority: int, sequence: int) -> Message:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ratelimited_llm import senders
-from ratelimited_llm.senders import KEPT, SenderPool
+from ratelimited_llm.engine import senders
+from ratelimited_llm.engine.senders import KEPT, SenderPool
 
 PATIENCE = 10.0  # seconds until a test that waits for a thread gives up
 

@@ -20,8 +20,8 @@ from ratelimited_llm.core.limiter import Limiter
 from ratelimited_llm.core.limits import RateLimits
 from ratelimited_llm.core.request import Cost, State, Usage
 from ratelimited_llm.core.retry import RetryPolicy
-from ratelimited_llm.jobs import Answer, AttemptFailed, FutureJob, TurnJob, in_call
-from ratelimited_llm.light_future import LightFuture
+from ratelimited_llm.engine.jobs import Answer, AttemptFailed, FutureJob, TurnJob, in_call
+from ratelimited_llm.engine.light_future import LightFuture
 from ratelimited_llm.stores.memory import MemoryBudget
 from ratelimited_llm.worker import RateLimitedWorker
 

@@ -1,0 +1,291 @@
+"""One call of a client that is not ours: what it costs, what its answer or its error told, and how it is queued."""
+
+from __future__ import annotations
+
+import contextvars
+import copy
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from ..core.estimate import prompt_bytes
+from ..core.feedback import ANSWERED, Feedback, Kind, Outcome, Reading
+from ..core.request import Cost, Usage
+from ..core.retry import RetryPolicy
+from ..engine.jobs import SENDING, Answer, AttemptFailed, FutureJob, TurnJob, in_call
+from ..functions.function_job import OWNER
+from ..functions.refusals import outcome_of
+from ..future import ResponseFuture, submitted_at
+from ..providers.parsing import count, field
+
+if TYPE_CHECKING:
+    from ..options import CallOptions
+    from ..wrapped import Queue
+
+__all__ = ["WrappedCall", "listen"]
+
+FINAL = RetryPolicy(max_retries=0, max_refusals=0)
+DEEPEST_CAUSE = 5  # errors that were raised from one another; those who wrap a client wrap its errors
+# How botocore names a refusal by a limit, whatever its status.
+THROTTLED = frozenset({"ThrottlingException", "TooManyRequestsException", "Throttling", "ThrottledException"})
+# Where answers that do not look like OpenAI's or Anthropic's keep their tokens: LangChain, Bedrock, Gemini.
+USAGE_NAMES = (
+    ("input_tokens", "output_tokens"), ("inputTokens", "outputTokens"),
+    ("prompt_token_count", "candidates_token_count"),
+)  # fmt: skip
+_heard = threading.local()
+
+
+class Anything:
+    """What the answer of a call is declared as: nobody knows, so its future can what any of them can.
+
+    Without a length and a truth of its own: `list()` would trust the one, and `if answer:` has to mean something.
+    """
+
+    __iter__ = __getitem__ = __contains__ = __enter__ = __exit__ = lambda self, *args: None  # only their names count
+
+
+class WrappedCall:
+    """The arguments of one call, and what it will cost.
+
+    Args:
+        queue: whose limits and options count.
+        path: how it was reached from the client ("chat.completions.create").
+        method: what makes it.
+        args, kwargs: its arguments.
+    """
+
+    def __init__(
+        self, queue: Queue, path: str, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self.queue = queue
+        self.method = method
+        self.args = args
+        self.kwargs = kwargs
+        body = _body(args, kwargs)
+        model = next((body[name] for name in ("model", "modelId", "model_id") if isinstance(body.get(name), str)), "")
+        self.pool = queue.account.pool(model)
+        self.key = (self.pool.family, path)
+        self.size = prompt_bytes(body)
+        self.cost = self._cost("/" + "/".join(path.split(".")[:-1]), body)
+        queue.limits.check(self.cost)
+
+    def _cost(self, endpoint: str, body: Mapping[str, Any]) -> Cost:
+        tokens = self.queue.tokens
+        if tokens is not None:
+            amount = tokens(*self.args, **self.kwargs) if callable(tokens) else tokens
+            if isinstance(amount, bool) or not isinstance(amount, int) or amount < 0:
+                raise ValueError(f"tokens must be a whole number from 0 up, not {amount!r}")
+            return Cost(amount, amount, amount, 0)
+        estimator = self.queue.account.estimator
+        prompt = estimator.prompt_tokens(self.key, self.size)
+        return self.queue.account.dialect.cost(endpoint, body, prompt, estimator.output_tokens(self.key))
+
+    # -- its two faces ------------------------------------------------------------------------------------------------
+
+    def as_future(self) -> ResponseFuture[Any]:
+        """Queue it as it is now; returns at once with its future."""
+        self.args = tuple(_kept(value) for value in self.args)
+        self.kwargs = {name: _kept(value) for name, value in self.kwargs.items()}
+        worker = self.queue.worker
+        job = WrappedJob(worker.next_sequence(), self.pool, self.cost, **self._options())
+        job.worker, job.call, job.context = worker, self, contextvars.copy_context()
+        future: ResponseFuture[Any] = ResponseFuture.of(Anything)(job, OWNER, submitted_at())
+        job.future = future
+        worker.submit(job, nested=worker.bounded and in_call())
+        job.prepare()
+        return future
+
+    def in_own_thread(self) -> Any:
+        """Wait for its turn, make it in this thread, and return what it returns."""
+        nested = in_call()
+        if nested and self.queue.limits.max_concurrency is not None:
+            return self.method(*self.args, **self.kwargs)  # its outer call may hold the only place
+        worker = self.queue.worker
+        job = WrappedTurn(worker, worker.next_sequence(), self.pool, self.cost, **self._options())
+        job.options = self.queue.options
+        worker.submit(job, nested=nested)
+        while True:
+            job.wait()
+            try:
+                with SENDING:
+                    answer = self.attempt()
+            except AttemptFailed as failure:
+                worker.failed(job, failure.feedback, failure.policy, failure.error)
+                del failure
+                continue
+            worker.answered(job, answer.feedback)
+            return answer.value
+
+    def _options(self) -> dict[str, Any]:
+        options, now = self.queue.options, self.queue.worker.clock()
+        wait = options.allowed_wait
+        return {
+            "priority": options.rank,
+            "tenant": options.tenant,
+            "submitted_at": now,
+            "expires_at": None if wait is None else now + wait,
+        }
+
+    # -- making it ----------------------------------------------------------------------------------------------------
+
+    def attempt(self) -> Answer:
+        """Make it once, in this thread.
+
+        Raises:
+            AttemptFailed: it failed; whether for good is in its policy.
+        """
+        outer, _heard.headers = getattr(_heard, "headers", None), []
+        try:
+            value = self.method(*self.args, **self.kwargs)
+            if hasattr(type(value), "__await__"):
+                value = _refuse_async(value)
+            readings = self._readings(_headers_of(value))
+        except BaseException as error:
+            readings = self._readings(_headers_of(error))
+            outcome = _outcome_of(error, self.queue.retry_on) if isinstance(error, Exception) else None
+            if outcome is None:
+                raise AttemptFailed(Feedback(Outcome(Kind.REJECTED), readings), FINAL, error) from None
+            if outcome.kind is Kind.LIMITED:
+                self.queue.account.news.refused(self.pool.family, outcome)
+            raise AttemptFailed(Feedback(outcome, readings), self.queue.policy, error) from None
+        finally:
+            _heard.headers = outer
+        usage = self._usage(value)
+        if usage is not None:
+            self.queue.account.estimator.learn(self.key, self.size, usage)
+        self.queue.account.news.answered(self.pool.family, readings)
+        return Answer(value, Feedback(ANSWERED, readings, usage))
+
+    def _readings(self, headers: Any) -> tuple[Reading, ...]:
+        if headers is None and _heard.headers:
+            headers = _heard.headers[-1]  # of the last attempt that the client made by itself
+        return () if headers is None else self.queue.account.dialect.readings(headers)
+
+    def _usage(self, value: Any) -> Usage | None:
+        for holder in _holders(value):
+            used = self.queue.account.dialect.usage(holder)
+            if used is not None:
+                return used
+            for told in (field(holder, "usage"), field(holder, "usage_metadata")):
+                for names in USAGE_NAMES:
+                    prompt, output = (count(field(told, name)) for name in names)
+                    if prompt is not None:
+                        return Usage(prompt, output or 0)
+        return None
+
+
+class WrappedTurn(TurnJob):
+    """Such a call whose caller waits for its turn."""
+
+    __slots__ = ("options",)
+
+    options: CallOptions
+
+    @property
+    def tag(self) -> str:
+        return self.options.tag
+
+
+class WrappedJob(FutureJob):
+    """Such a call on its way to a future."""
+
+    __slots__ = ("call", "context")
+
+    call: WrappedCall
+    context: contextvars.Context
+
+    @property
+    def tag(self) -> str:
+        return self.call.queue.options.tag
+
+    def send(self) -> Answer:
+        return self.context.run(self.call.attempt)
+
+    def dropped(self) -> None:
+        """Its caller has cancelled it while it waited."""
+
+
+# -- what a client of somebody else's tells ---------------------------------------------------------------------------
+
+
+def listen(http_client: Any) -> None:
+    """Hear the headers of all answers that come through an HTTP client; only `attempt` makes anything of them.
+
+    Args:
+        http_client: of httpx or httpx2; any other is left alone.
+    """
+    hooks = getattr(http_client, "event_hooks", None)
+    if isinstance(hooks, dict) and _hear not in hooks.get("response", ()):
+        http_client.event_hooks = {**hooks, "response": [*hooks.get("response", ()), _hear]}
+
+
+def _hear(response: Any) -> None:
+    heard = getattr(_heard, "headers", None)
+    if heard is not None:
+        heard.append(response.headers)
+
+
+def _headers_of(told: Any) -> Any:
+    """The headers that an answer or an error brought along; None when none can be reached."""
+    meta = field(told, "ResponseMetadata") or field(field(told, "response"), "ResponseMetadata")  # botocore
+    for headers in (field(meta, "HTTPHeaders"), field(field(told, "response"), "headers"), field(told, "headers")):
+        if isinstance(headers, Mapping):
+            return headers
+    return None
+
+
+def _outcome_of(error: Exception, retry_on: tuple[type[BaseException], ...]) -> Outcome | None:
+    for each in _causes(error):
+        meta = field(field(each, "response"), "ResponseMetadata")
+        code = field(field(field(each, "response"), "Error"), "Code")
+        if field(meta, "HTTPStatusCode") == 429 or (isinstance(code, str) and code in THROTTLED):
+            return Outcome(Kind.LIMITED, status=429)
+        outcome = outcome_of(each, ()) if isinstance(each, Exception) else None
+        if outcome is not None:
+            return outcome
+    return outcome_of(error, retry_on)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    each: BaseException | None = error
+    for _ in range(DEEPEST_CAUSE):
+        if each is None:
+            return
+        yield each
+        each = each.__cause__
+
+
+def _holders(value: Any) -> Iterator[Any]:
+    """The answer, and what those who make something else of it leave beside it (instructor's pairs and models)."""
+    for each in value[:4] if isinstance(value, tuple) else (value,):
+        yield each
+        raw = field(each, "_raw_response")
+        if raw is not None:
+            yield raw
+
+
+def _refuse_async(awaitable: Any) -> Any:
+    with suppress(Exception):
+        awaitable.close()  # a coroutine that nobody will await
+    raise TypeError(
+        "this client is async: queued() is for clients that wait. Wrap its blocking twin (OpenAI for AsyncOpenAI)"
+    )
+
+
+def _body(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    body = {"input": list(args), **kwargs} if args else dict(kwargs)
+    most = field(body.get("inferenceConfig"), "maxTokens")  # Bedrock
+    if most is not None:
+        body.setdefault("max_tokens", most)
+    return body
+
+
+def _kept(value: Any) -> Any:
+    """A container as it is now; what cannot be copied is used as it is then."""
+    if not isinstance(value, (dict, list)):
+        return value
+    with suppress(Exception):
+        return copy.deepcopy(value)
+    return value

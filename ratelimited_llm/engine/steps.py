@@ -1,0 +1,247 @@
+"""The steps of an engine: what happens to calls, one at a time, while somebody holds the engine's `core`."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+from ..core.dispatcher import Dispatcher, Impossible, Wait
+from ..core.feedback import Feedback
+from ..core.request import QueuedRequest, State, Usage
+from ..core.retry import RetryPolicy
+from ..exceptions import RequestExpired, WorkerStopped
+from .inbox import Message
+from .light_future import callbacks_later
+from .room import Room
+from .senders import SenderPool
+
+__all__ = ["NEVER_AGAIN", "Handler", "Job", "Steps"]
+
+_log = logging.getLogger("ratelimited_llm.worker")
+NEVER_AGAIN = RetryPolicy(max_retries=0, max_refusals=0)
+
+Handler = Callable[[Any, Any, float], None]
+
+
+class Job(QueuedRequest):
+    """A call as the worker holds it: how it goes out, and who hears of its end.
+
+    Attributes:
+        jumps: whether one that is made from inside another call goes before its equals, since that call waits for it.
+        drives: whether who leaves a message about it takes the next steps too, rather than wake the worker's thread.
+    """
+
+    __slots__ = ()
+
+    jumps = False
+    drives = False
+
+    def dispatch(self) -> None:
+        """Everything is reserved: get it sent, on another thread than this one."""
+        raise NotImplementedError
+
+    def give_up(self, error: BaseException) -> None:
+        """It will not be sent (again): let its caller know. Runs on a sending thread."""
+        raise NotImplementedError
+
+    def abandon(self, error: BaseException) -> None:
+        """This is the child of a fork: the call goes on in the parent, and here it ends with this error."""
+        raise NotImplementedError
+
+
+class Steps:
+    """Where the calls of one worker are, and how they get from there to the next place.
+
+    Every method but `over` and `_end` runs under the engine's `core`.
+    """
+
+    senders: SenderPool
+
+    def __init__(self, machine: Dispatcher, room: Room | None, clock: Callable[[], float]) -> None:
+        self.machine = machine
+        self.room = room
+        self.clock = clock
+        self.flying: set[Job] = set()  # sent, and not settled
+        self.ending: set[Job] = set()  # the thread that sent them is about to end their futures and to call back
+        self.lost: set[Job] = set()  # given up: another thread is about to do that
+        self.final = False  # nothing is tried again any more
+        self.unread = False  # nobody reads streams any more
+        self._given_up: list[tuple[Job, BaseException]] = []  # in this turn
+
+    def _say_if_over(self) -> None:
+        """Called when a call has ended; perhaps it was the last."""
+        raise NotImplementedError
+
+    # -- a turn -------------------------------------------------------------------------------------------------------
+
+    def _handle(self, message: Message) -> None:
+        handler, job, extra = message[2:]
+        try:
+            if handler is not None:
+                handler(job, extra, self.clock())
+            elif job is not None:
+                self.machine.submit(job, first=extra)
+        except Exception as error:  # a fault of ours, or of a store: this call suffers, the others do not
+            _log.exception("worker_failed on %r", job)
+            if job is not None:
+                self._rescue(job, error)
+
+    def _rescue(self, job: Job, error: Exception) -> None:
+        """A step with this call failed half way: end it, whatever else fails."""
+        try:
+            self.on_forgotten(job, None, self.clock())
+        except Exception:
+            job.state = State.FAILED  # by force: the table has no line for what must not happen
+        self._give_up(job, error)
+
+    def _dispatch(self, now: float) -> float:
+        """Send everything that may go; answer when to look again."""
+        machine = self.machine
+        for request in cast("list[Job]", machine.expired(now)):
+            waited, allowed = now - request.submitted_at, (request.expires_at or now) - request.submitted_at
+            self._give_up(request, RequestExpired(waited, allowed, request_id=request.sequence))
+        while True:
+            found = machine.next(now)
+            if isinstance(found, Wait):
+                return found.until
+            job = cast("Job", found.request)
+            if isinstance(found, Impossible):
+                self._give_up(job, found.error)
+                continue
+            if self.room is not None:
+                self.room.leave(job)
+            self.flying.add(job)
+            try:
+                job.dispatch()
+            except Exception as error:
+                _log.exception("dispatch_failed on %r", job)
+                self._finish(job, None, now, State.FAILED)
+                self._give_up(job, error)
+
+    def _deliver(self) -> None:
+        """Have the callers of the calls that were given up in this turn told."""
+        if self._given_up:
+            given_up, self._given_up = self._given_up, []
+            self.senders.run(partial(self._end, given_up))
+
+    # -- ends ---------------------------------------------------------------------------------------------------------
+
+    def over(self, job: Job) -> None:
+        """Its future is over, and its callbacks have run. Called by the thread that sent it."""
+        self.ending.discard(job)
+        self._say_if_over()
+
+    def _give_up(self, job: Job, error: BaseException) -> None:
+        """Have its caller told, on a sending thread."""
+        self.flying.discard(job)
+        if self.room is not None:
+            self.room.leave(job)
+        self.lost.add(job)
+        self._given_up.append((job, error))
+
+    def _end(self, given_up: list[tuple[Job, BaseException]], gate: Any = None) -> None:
+        """On a sending thread: end these calls, and only then call back, as a callback may wait for another of them."""
+        with callbacks_later() as later:
+            for job, error in given_up:
+                try:
+                    job.give_up(error)
+                except Exception:
+                    _log.exception("give_up_failed on %r", job)
+        if gate is not None:
+            gate.release()
+        later.call()
+        self.lost.difference_update(job for job, _ in given_up)
+        self._say_if_over()
+
+    def _finish(self, job: Job, usage: Usage | None, now: float, state: State = State.DONE) -> None:
+        try:
+            self.machine.finished(job, usage, now, state)
+        finally:
+            self.flying.discard(job)
+
+    # -- what the messages say ----------------------------------------------------------------------------------------
+
+    def on_following(self, job: Job, extra: None, now: float) -> None:
+        """It rests until it is taken out again, or its time is over."""
+        if job.state is State.NEW:
+            self.machine.scheduler.put_back(job, math.inf)
+
+    def on_look_again(self, job: None, extra: None, now: float) -> None:
+        self.machine.look_again()
+
+    def on_cancelled(self, job: Job, extra: None, now: float) -> None:
+        if self.machine.cancel(job) and self.room is not None:
+            self.room.leave(job)
+
+    def on_forgotten(self, job: Job, extra: None, now: float) -> None:
+        """Nobody waits for it any more: it is not sent, or counts as not sent."""
+        if self.room is not None:
+            self.room.leave(job)
+        self.machine.cancel(job)
+        if job.state in (State.CANCELLED, State.SENDING):
+            self.machine.unsent(job, now)  # a torn step may have reserved before it said so
+            self.flying.discard(job)
+
+    def on_answered(self, job: Job, feedback: Feedback, now: float) -> None:
+        if job.state is State.SENDING:  # if not, its stream was over before anybody could say that it was one
+            self.machine.answered(job, feedback, now)
+            self._finish(job, feedback.usage, now)
+
+    def on_streaming(self, job: Job, feedback: Feedback, now: float) -> None:
+        if job.state is State.SENDING:
+            self.machine.answered(job, feedback, now)
+            self.machine.streaming(job)
+            if self.unread:
+                self._finish(job, None, now)
+
+    def on_streams_left(self, job: None, extra: None, now: float) -> None:
+        self.unread = True
+        for each in [each for each in self.flying if each.state is State.STREAMING]:
+            self._finish(each, None, now)
+
+    def on_stream_ended(self, job: Job, what: tuple[Usage | None, Feedback | None], now: float) -> None:
+        usage, trouble = what
+        if job.state in (State.SENDING, State.STREAMING):
+            if trouble is not None:
+                self.machine.answered(job, trouble, now)
+            self._finish(job, usage, now)
+
+    def on_failed(self, job: Job, what: tuple[Feedback, RetryPolicy, BaseException], now: float) -> None:
+        feedback, policy, error = what
+        if job.state is not State.SENDING:
+            return
+        if self.final:
+            policy = NEVER_AGAIN
+        self.flying.discard(job)
+        if not self.machine.failed(job, feedback, now, policy, random.random()):
+            self._give_up(job, error)
+
+    def on_cancel_queued(self, job: None, what: tuple[Callable[[Any], bool], list[int], Any], now: float) -> None:
+        which, reply, gate = what
+        dropped = cast("list[Job]", self.machine.scheduler.drop_all(which))
+        given_up: list[tuple[Job, BaseException]] = []
+        for each in dropped:
+            if self.room is not None:
+                self.room.leave(each)
+            error = WorkerStopped("cancelled while it waited in the queue", request_id=each.sequence)
+            given_up.append((each, error))
+        self.lost.update(dropped)
+        reply.append(len(dropped))
+        self.senders.run(partial(self._end, given_up, gate))
+
+    def on_hold(self, job: None, paused: bool, now: float) -> None:
+        self.machine.scheduler.paused = paused
+
+    def on_freed(self, job: None, pool: Any, now: float) -> None:
+        self.machine.scheduler.release(pool)
+
+    def on_first(self, job: None, what: tuple[list[Any], Any], now: float) -> None:
+        reply, gate = what
+        try:
+            reply.append(self.machine.scheduler.peek(now))
+        finally:
+            gate.release()

@@ -1,0 +1,1 @@
+"""Calls of any function, for executors: the job, what a failure means, and results that are kept."""
