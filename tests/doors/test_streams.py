@@ -146,7 +146,8 @@ def test_a_streams_usage_is_settled(simulator, door):
 @pytest.mark.parametrize("kind", ["truncate", "malformed", "error_event"])
 def test_a_broken_stream_is_never_sent_again(simulator, door, kind):
     """After its first chunk it ends with the error that the SDK raises, and the next call works."""
-    provider = simulator(answer="echo", faults=[Fault(kind, first=1)])
+    message = "Rate limit reached. Please try again in 20ms." if kind == "error_event" else None
+    provider = simulator(answer="echo", faults=[Fault(kind, first=1, message=message)])
     client = door(OpenAI, provider, max_concurrency=1)
     stream = ask(client, "word " * 50, stream=True)
     with pytest.raises((openai.APIError, httpx_of(openai).HTTPError, json.JSONDecodeError)):  # 2.x leaks httpx's own
