@@ -20,6 +20,7 @@ from .books.news import News
 from .budgets import budget_for, checked_on_lost, forget_budgets
 from .core.checks import amount, whole
 from .core.estimate import TokenEstimator
+from .core.glance import Glance
 from .core.limiter import Limiter
 from .core.limits import RateLimits
 from .core.sizes import SizeClasses
@@ -28,6 +29,8 @@ from .stores.spelling import checked_budget
 from .worker import RateLimitedWorker
 
 __all__ = ["Account", "CallPool", "QueueSettings", "account_for", "canonical", "forget", "worker_for"]
+
+MOST_NAMES = 1_000  # of models, which somebody may make up
 
 _lock = threading.Lock()
 _workers: weakref.WeakValueDictionary[QueueSettings, RateLimitedWorker] = weakref.WeakValueDictionary()
@@ -89,6 +92,16 @@ class Account:
         self.news = News(base_url)
         self._digest = digest
         self._pools: dict[str, CallPool] = {}
+        self._glances: dict[str, Glance] = {}
+
+    def glance(self, pool: CallPool) -> Glance:
+        """When the limits of a pool were read last; thread-safe, as two that were made at once do no harm."""
+        found = self._glances.get(pool.family)
+        if found is None:
+            if len(self._glances) > MOST_NAMES:
+                self._glances.clear()
+            found = self._glances[pool.family] = Glance()
+        return found
 
     def pool(self, model: str) -> CallPool:
         """The pool of a model; thread-safe, since two that were made at once are equal."""
@@ -96,7 +109,7 @@ class Account:
         if pool is None:
             family = self.dialect.family(model)
             pool = CallPool(self.provider, self.base_url, self._digest, self.limits, family, self.dialect)
-            if len(self._pools) > 1_000:  # names that somebody makes up
+            if len(self._pools) > MOST_NAMES:
                 self._pools.clear()
             self._pools[model] = pool
         return pool

@@ -10,6 +10,7 @@ the attempts already made counted in.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar
@@ -23,6 +24,7 @@ from ..providers import Dialect
 from ..providers.parsing import telling
 
 if TYPE_CHECKING:
+    from ..core.glance import Glance
     from .async_turn import AsyncTurn
     from .call_turn import CallTurn
     from .queued_call import QueuedCall
@@ -55,14 +57,15 @@ class Attempt:
     """
 
     __slots__ = (
-        "_outer", "accepted", "call", "dialect", "given_up", "made", "options", "outcome", "readings", "refusals",
-        "response", "rest",
+        "_outer", "accepted", "call", "dialect", "given_up", "glance", "made", "options", "outcome", "readings",
+        "refusals", "response", "rest",
     )  # fmt: skip
 
     def __init__(
         self, dialect: Dialect, made: int = 0, refusals: int = 0, rest: CallTurn | AsyncTurn | None = None
     ) -> None:
         self.dialect = dialect
+        self.glance: Glance | None = None  # set by the call that it passes
         self.made = made
         self.refusals = refusals
         self.rest = rest
@@ -93,6 +96,7 @@ class Attempt:
     def of(self, call: QueuedCall, options: Any) -> Attempt:
         """It passes this call, with the SDK's options for this time; what to wait for then."""
         self.call = call
+        self.glance = call.account.glance(call.pool)
         self.options = options
         return self
 
@@ -106,10 +110,15 @@ class Attempt:
     # -- what the hooks see -------------------------------------------------------------------------------------------
 
     def saw(self, response: Any) -> None:
-        """An answer that the SDK accepts; its headers are read, its body is not."""
+        """An answer that the SDK accepts; its headers are read (see `glance`), its body is not."""
         self.outcome = ANSWERED
-        self.readings = self.dialect.readings(telling(response.headers))
         self.accepted = response
+        now = time.monotonic()
+        if self.glance is None:
+            self.readings = self.dialect.readings(telling(response.headers))
+        elif self.glance.due(now):
+            self.readings = self.dialect.readings(telling(response.headers))
+            self.glance.read(self.readings, now)
 
     def judge(self, response: Any) -> Outcome:
         """An answer with an error status: read it whole, once, and say what it means."""

@@ -25,15 +25,15 @@ def prompt_bytes(body: object) -> int:
     seen: set[int] = set()
     while stack:
         item = stack.pop()
-        if isinstance(item, str):
-            total += _text_bytes(item)
+        if type(item) is str or isinstance(item, str):
+            total += len(item) if item.isascii() and not item.startswith("data:") else _text_bytes(item)
             continue
         looked_at += 1
         if looked_at > UNGUARDED:  # it may contain itself, and a set from the start would cost every call
             if id(item) in seen:
                 continue
             seen.add(id(item))
-        if isinstance(item, Mapping):
+        if type(item) is dict or isinstance(item, Mapping):  # to ask the second costs more than all the rest
             if "role" in item:
                 total += MESSAGE_BYTES
             stack.extend(value for key, value in item.items() if key not in LABELS)

@@ -213,10 +213,12 @@ class Limiter(AmongOthers):
             meter = mirrors.meters[mirrors.rule]
             if amount > meter.limit:
                 raise BudgetExceeded(name, meter.limit, amount)
-            if not self._counting(meter):
+            if not self._counts and not self._counting(meter):
                 continue
-            held_back = 0.0 if urgent else self.held_back(name, amount + pledge)
-            wait = max(wait, meter.wait(amount, pledge, now, held_back))
+            held_back = 0.0 if urgent or not self._urgent_seen else self.held_back(name, amount + pledge)
+            own = meter.wait(amount, pledge, now, held_back)
+            if own > wait:
+                wait = own
         return wait
 
     def _counting(self, meter: Meter) -> bool:

@@ -78,6 +78,8 @@ def finite(value: object) -> float | None:
 
 def count(value: object) -> int | None:
     """Read a number of tokens out of decoded JSON: 0 to `MOST_TOKENS`; None for negative numbers and other types."""
+    if type(value) is int and 0 <= value <= MOST_TOKENS:  # as nearly always
+        return value
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
         return None
     return int(min(value, MOST_TOKENS))

@@ -27,7 +27,7 @@ ANSWER = {
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "Yes."}, "finish_reason": "stop"}],
     "usage": {"prompt_tokens": 22, "completion_tokens": 2, "total_tokens": 24},
 }  # fmt: skip
-BASE_URL = "http://127.0.0.1:9/v1"  # a host that no dialect knows, so that all three charging rules are mirrored
+BASE_URL = "https://api.openai.com/v1"  # for its dialect; nothing is sent anywhere
 LIMITS = {"requests": 10_000_000, "tokens": 1_000_000_000}
 
 
