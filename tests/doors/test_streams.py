@@ -192,7 +192,16 @@ ask = [{"role": "user", "content": "hello"}]
 streams = [client.chat.completions.create(model="m", messages=ask, stream=True) for _ in range(3)]
 next(iter(streams[0]))
 """
-    environ = {**os.environ, **provider.env()}
-    done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, timeout=15)
+
+    def ends(script):
+        command, environ = [sys.executable, "-c", script], {**os.environ, **provider.env()}
+        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=15)
+
+    done = ends(script)
+    if done.returncode < 0:  # Python 3.13.0 has taken its datetime down by the time that httpx closes a stream
+        assert provider.counters.requests == 3
+        plain = script.replace("ratelimited_llm.openai", "openai").replace("max_concurrency=1", "")
+        assert ends(plain).returncode == done.returncode
+        pytest.skip("this Python crashes so with the plain SDK as well")
     assert (done.returncode, done.stderr) == (0, "")
     assert provider.counters.requests == 3
