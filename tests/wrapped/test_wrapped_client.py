@@ -7,13 +7,13 @@ import pickle
 import threading
 import time
 from concurrent.futures import Future, as_completed
-from contextlib import suppress
 from types import SimpleNamespace
 
 import openai
 import pytest
 
 from ratelimited_llm import BudgetExceeded, OpenAI, RequestExpired, budgets
+from ratelimited_llm.simulator import Fault
 from ratelimited_llm.wrapped import queued
 
 
@@ -86,19 +86,14 @@ def _spied(method, seen):
     return create
 
 
-def test_a_refusal_is_waited_out_and_the_call_is_sent_again(simulator, plain):
+@pytest.mark.parametrize("mode", ["future", "blocking"])
+def test_a_refusal_is_waited_out_and_the_call_is_sent_again(simulator, plain, mode):
     """Who else spends the key's limits: a 429 is no answer, and nobody's error, in both modes."""
-    provider = simulator(rpm=300, latency=0.0)
-    stranger = plain(provider)
-    while not provider.counters.refused:
-        with suppress(openai.RateLimitError):
-            ask(stranger)
-    client = queued(stranger)
-    assert ask(client).choices
-    assert provider.counters.refused == 2
-    with suppress(openai.RateLimitError):
-        ask(stranger)
-    assert ask(client.with_options(mode="blocking")).choices
+    refusal = Fault(status=429, code="rate_limit_exceeded", headers={"retry-after-ms": "20"}, first=1)
+    provider = simulator(faults=[refusal])
+    client = queued(plain(provider))
+    assert ask(client.with_options(mode=mode)).choices
+    assert dict(provider.counters.by_status) == {429: 1, 200: 1}
 
 
 def test_limits_are_shared_with_our_own_client_of_the_same_key(simulator, plain):
