@@ -9,7 +9,7 @@ from typing import Any
 from ..core.request import Priority
 from ..options import parse_amount
 
-__all__ = ["ClientError", "add_client_options", "amount", "client_for"]
+__all__ = ["ClientError", "add_client_options", "amount", "client_for", "whole"]
 
 
 class ClientError(ValueError):
@@ -22,7 +22,7 @@ def add_client_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base-url", metavar="URL", help="the provider; default: OPENAI_BASE_URL, or OpenAI itself")
     parser.add_argument("--rpm", type=amount, metavar="N", help="requests per minute (10k is read); default: learned")
     parser.add_argument("--tpm", type=amount, metavar="N", help="tokens per minute; default: learned from the answers")
-    parser.add_argument("-j", "--concurrency", type=_whole, metavar="N", help="calls in flight at once, at most")
+    parser.add_argument("-j", "--concurrency", type=whole, metavar="N", help="calls in flight at once, at most")
     parser.add_argument("--priority", type=_priority, metavar="P", help='"high", "normal", "low", or 0 to 10')
     parser.add_argument("--tag", metavar="NAME", help="a name by which these calls can be cancelled, from anywhere")
     parser.add_argument(
@@ -64,7 +64,8 @@ def amount(text: str) -> float:
     return value
 
 
-def _whole(text: str) -> int:
+def whole(text: str) -> int:
+    """The same, without a fraction."""
     value = amount(text)
     if value != int(value):
         raise argparse.ArgumentTypeError(f"{text} is not a whole number")

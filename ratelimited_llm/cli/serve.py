@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from ..options import PREFIX
-from .clients import amount
+from .clients import amount, whole
 
 __all__ = ["add_parser", "run"]
 
@@ -44,12 +44,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
                             f"where {name} is; default: as its SDK has it")  # fmt: skip
     for name, meaning in LIMITS:
         parser.add_argument(f"--{name}", type=amount, metavar="N", help=meaning)
-    parser.add_argument("-j", "--concurrency", type=_whole, metavar="N", help="requests in flight at once, at most")
+    parser.add_argument("-j", "--concurrency", type=whole, metavar="N", help="requests in flight at once, at most")
     parser.add_argument("--budget", metavar="URL", help="who shares the limits: sqlite, redis://host, ...")
     parser.add_argument("--on-budget-lost", choices=("local", "raise"), help="without it: this process's part (local)")
     parser.add_argument("--journal", metavar="FILE", help="keep the answers: after a restart the same "
                         "requests are answered from it")  # fmt: skip
-    parser.add_argument("--max-queue", type=_whole, default=10_000, metavar="N", help="requests that may wait (10k); "
+    parser.add_argument("--max-queue", type=whole, default=10_000, metavar="N", help="requests that may wait (10k); "
                         "more get a 429 with Retry-After")  # fmt: skip
     parser.add_argument("--max-body", type=_size, default=64 << 20, metavar="BYTES", help="of a request (64M)")
     parser.add_argument("--max-cost", type=float, metavar="$", help="US dollars that all requests may cost")
@@ -126,15 +126,8 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _whole(text: str) -> int:
-    value = amount(text)
-    if value != int(value):
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number")
-    return int(value)
-
-
 def _size(text: str) -> int:
-    return _whole(text.upper().removesuffix("B"))
+    return whole(text.upper().removesuffix("B"))
 
 
 def _seconds(text: str) -> float:

@@ -17,7 +17,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..options import PREFIX
-from .clients import ClientError, amount
+from .clients import ClientError, amount, whole
 
 if TYPE_CHECKING:
     from ..queues import Stop
@@ -52,7 +52,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--provider", action="append", choices=sorted(PROVIDERS), metavar="NAME",
         help="openai, azure, groq or anthropic, repeatable; default: those whose key is in the environment",
     )  # fmt: skip
-    parser.add_argument("-j", "--concurrency", type=_whole, default=64, metavar="N", help="calls in flight (64)")
+    parser.add_argument("-j", "--concurrency", type=whole, default=64, metavar="N", help="calls in flight (64)")
     for name in ("rpm", "tpm", "rpd", "tpd", "itpm", "otpm"):
         parser.add_argument(f"--{name}", type=amount, metavar="N", help="a limit, as in 500 or 10k; default: learned")
     parser.add_argument("--max-cost", type=float, metavar="USD", help="what this worker's calls may cost at most")
@@ -171,13 +171,6 @@ def _listen(stop: Stop) -> set[int]:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, told)
     return received
-
-
-def _whole(text: str) -> int:
-    value = amount(text)
-    if value != int(value):
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number")
-    return int(value)
 
 
 def _seconds(text: str) -> float:

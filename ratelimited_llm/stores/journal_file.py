@@ -40,8 +40,9 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from .database import is_locked
 from .journal_commit import REST, GroupCommit, Trouble, Write
-from .journal_opening import is_locked, open_for_reading, open_for_writing
+from .journal_opening import open_for_reading, open_for_writing
 from .journal_owners import Owners, owners_of
 from .journal_rows import FIND, OWNER, ClaimWrite, RecordWrite, recorded, write_all, write_alone
 from .journal_values import Place, Recorded

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..exceptions import JournalError
+from .database import is_locked, look_once, make_tables, set_log
 
-__all__ = ["is_locked", "open_for_reading", "open_for_writing", "real_path"]
+__all__ = ["open_for_reading", "open_for_writing", "real_path"]
 
 T = TypeVar("T")
 
@@ -109,12 +110,16 @@ def open_for_writing(path: str, vfs: str | None = None, *, thorough: bool = True
         if new:
             try:
                 _retried(lambda: connection.execute("PRAGMA auto_vacuum = INCREMENTAL"))
-                _set_log(connection)
-                _retried(lambda: _create(connection, path))
+                _retried(lambda: set_log(connection))
+                _retried(
+                    lambda: make_tables(
+                        connection, lambda: _look(connection, path, thorough=False), SCHEMA, APPLICATION_ID, VERSION
+                    )
+                )
             except sqlite3.Error as error:
                 raise JournalError(f"the journal {path} cannot be made: {error}") from None
         else:
-            _set_log(connection)
+            _retried(lambda: set_log(connection))
         connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT}")
         return connection, os.stat(path).st_ino
     except BaseException:
@@ -136,11 +141,6 @@ def open_for_reading(path: str, vfs: str | None = None) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def is_locked(error: BaseException) -> bool:
-    """Whether it is only that another process is writing."""
-    return isinstance(error, sqlite3.OperationalError) and ("locked" in str(error) or "busy" in str(error))
 
 
 def _connect(path: str, mode: str, vfs: str | None) -> sqlite3.Connection:
@@ -188,23 +188,13 @@ def _looked(path: str, vfs: str | None, *, still: bool, thorough: bool) -> bool:
     try:
         # A reader of a file that nobody writes needs no log and no index, and would leave them behind.
         with closing(_connect(path, "ro&immutable=1", vfs) if still else open_for_reading(path, vfs)) as connection:
-            return _retried(lambda: _look_once(connection, path, thorough=thorough))
+            return _retried(lambda: look_once(connection, lambda: _look(connection, path, thorough=thorough)))
     except sqlite3.OperationalError as error:
         raise JournalError(f"the journal {path} cannot be read: {error}") from None
     except sqlite3.DatabaseError as error:
         if "not a database" in str(error):
             raise _no_database(path) from None
         raise _damaged(path, str(error)) from None
-
-
-def _look_once(connection: sqlite3.Connection, path: str, *, thorough: bool) -> bool:
-    """Look in one transaction: another process may be making the tables, and half of them look like a stranger's."""
-    connection.execute("BEGIN")
-    try:
-        return _look(connection, path, thorough=thorough)
-    finally:
-        if connection.in_transaction:  # a damaged file may have ended it
-            connection.execute("ROLLBACK")
 
 
 def _look(connection: sqlite3.Connection, path: str, *, thorough: bool) -> bool:
@@ -244,34 +234,6 @@ def _damaged(path: str, what: str) -> JournalError:
         f"the journal {path} is damaged ({what}); move it away, or give another path (sqlite3's .recover may save "
         "answers out of it). Nothing in it was changed"
     )
-
-
-def _create(connection: sqlite3.Connection, path: str) -> None:
-    """Make the tables, unless another process has just done so."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        if _look(connection, path, thorough=False):
-            for statement in SCHEMA:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {VERSION}")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _set_log(connection: sqlite3.Connection) -> None:
-    """A write-ahead log where the file system can have one (no network does); else the classic journal."""
-    try:
-        [mode] = _retried(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchone())
-    except sqlite3.OperationalError as error:
-        if is_locked(error) or "readonly" in str(error):
-            raise
-        mode = "refused"
-    if mode != "wal":
-        connection.execute("PRAGMA journal_mode = TRUNCATE").fetchone()
 
 
 def _retried(step: Callable[[], T]) -> T:

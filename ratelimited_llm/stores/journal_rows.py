@@ -8,8 +8,8 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from .database import is_locked
 from .journal_commit import Write
-from .journal_opening import is_locked
 from .journal_values import Claimed, Elsewhere, Place, Recorded
 
 __all__ = ["FIND", "OWNER", "ClaimWrite", "EndWrite", "RecordWrite", "recorded", "write_all", "write_alone"]

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..exceptions import SharedStoreLost
+from .database import is_locked, look_once, make_tables, set_log
 
 __all__ = ["default_path", "identity", "open_file", "trouble"]
 
@@ -64,7 +65,7 @@ def identity(path: str) -> tuple[int, int] | None:
 def trouble(path: str, error: BaseException) -> SharedStoreLost:
     """What an error of SQLite or of the system means for whoever wanted to use the file."""
     text = str(error)
-    if isinstance(error, sqlite3.OperationalError) and ("locked" in text or "busy" in text):
+    if is_locked(error):
         return SharedStoreLost(f"{path}: another process holds it")
     if "malformed" in text or "not a database" in text:
         return SharedStoreLost(f"{path}: it is damaged ({text}); move it away, and a new one is made")
@@ -86,9 +87,9 @@ def open_file(path: str) -> sqlite3.Connection:
         raise trouble(path, error) from None
     try:
         connection.execute("PRAGMA busy_timeout = 250")
-        if _look(connection, path):
-            _create(connection, path)
-        _set_log(connection)
+        if look_once(connection, lambda: _look(connection, path)):
+            make_tables(connection, lambda: _look(connection, path), SCHEMA, APPLICATION_ID, VERSION)
+        set_log(connection)
         connection.execute("PRAGMA synchronous = NORMAL")  # a power cut takes the last bookings, and spoils nothing
         connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT}")
         connection.execute("PRAGMA busy_timeout = 0")  # from now on the store itself waits, in shorter steps
@@ -144,31 +145,3 @@ def _look(connection: sqlite3.Connection, path: str) -> bool:
     if version != VERSION or not tables >= {"pools", "members", "wishes", "cancelled", "learned"}:
         raise SharedStoreLost(f"{path}: its tables are missing; move it away, and a new one is made")
     return False
-
-
-def _create(connection: sqlite3.Connection, path: str) -> None:
-    """Make the tables, unless another process has just done so."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        if _look(connection, path):
-            for statement in SCHEMA:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {VERSION}")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _set_log(connection: sqlite3.Connection) -> None:
-    """A write-ahead log where the file system can have one (no network does); else the classic journal."""
-    try:
-        [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error) or "readonly" in str(error):
-            raise
-        mode = "refused"
-    if mode != "wal":
-        connection.execute("PRAGMA journal_mode = TRUNCATE").fetchone()

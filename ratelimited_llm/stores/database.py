@@ -1,0 +1,60 @@
+"""What opening an SQLite file of ours takes, whatever is kept in it: one look, the tables, the log."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+__all__ = ["is_locked", "look_once", "make_tables", "set_log"]
+
+T = TypeVar("T")
+
+
+def is_locked(error: BaseException) -> bool:
+    """Whether it is only that another process is writing."""
+    return isinstance(error, sqlite3.OperationalError) and ("locked" in str(error) or "busy" in str(error))
+
+
+def look_once(connection: sqlite3.Connection, look: Callable[[], T]) -> T:
+    """Look in one transaction: another process may be making the tables, and half of them look like a stranger's."""
+    connection.execute("BEGIN")
+    try:
+        return look()
+    finally:
+        if connection.in_transaction:  # a damaged file may have ended it
+            connection.execute("ROLLBACK")
+
+
+def make_tables(
+    connection: sqlite3.Connection, is_empty: Callable[[], bool], schema: Iterable[str], application: int, version: int
+) -> None:
+    """Make the tables, unless another process has just done so."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if is_empty():
+            for statement in schema:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {application}")
+            connection.execute(f"PRAGMA user_version = {version}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def set_log(connection: sqlite3.Connection) -> None:
+    """A write-ahead log where the file system can have one (no network does); else the classic journal.
+
+    Raises:
+        sqlite3.OperationalError: others hold the file, or it is read-only.
+    """
+    try:
+        [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    except sqlite3.OperationalError as error:
+        if is_locked(error) or "readonly" in str(error):
+            raise
+        mode = "refused"
+    if mode != "wal":
+        connection.execute("PRAGMA journal_mode = TRUNCATE").fetchone()
