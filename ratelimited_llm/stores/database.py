@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-__all__ = ["is_locked", "look_once", "make_tables", "set_log"]
+__all__ = ["is_locked", "look_once", "make_tables", "retried", "set_log"]
 
 T = TypeVar("T")
 
@@ -14,6 +15,18 @@ T = TypeVar("T")
 def is_locked(error: BaseException) -> bool:
     """Whether it is only that another process is writing."""
     return isinstance(error, sqlite3.OperationalError) and ("locked" in str(error) or "busy" in str(error))
+
+
+def retried(step: Callable[[], T], patience: float) -> T:
+    """Do it again while others hold the file, for so many seconds."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return step()
+        except sqlite3.OperationalError as error:
+            if not is_locked(error) or time.monotonic() > end:
+                raise
+            time.sleep(0.005)
 
 
 def look_once(connection: sqlite3.Connection, look: Callable[[], T]) -> T:

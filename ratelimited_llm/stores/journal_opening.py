@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..exceptions import JournalError
-from .database import is_locked, look_once, make_tables, set_log
+from .database import look_once, make_tables, retried, set_log
 
 __all__ = ["open_for_reading", "open_for_writing", "real_path"]
 
@@ -237,15 +236,7 @@ def _damaged(path: str, what: str) -> JournalError:
 
 
 def _retried(step: Callable[[], T]) -> T:
-    """Do it again while others hold the file, for a while."""
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return step()
-        except sqlite3.OperationalError as error:
-            if not is_locked(error) or time.monotonic() > end:
-                raise
-            time.sleep(0.005)
+    return retried(step, PATIENCE)
 
 
 def _stamp(path: str) -> tuple[int, int]:

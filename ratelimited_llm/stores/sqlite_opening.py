@@ -13,12 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..exceptions import SharedStoreLost
-from .database import is_locked, look_once, make_tables, set_log
+from .database import is_locked, look_once, make_tables, retried, set_log
 
 __all__ = ["default_path", "identity", "open_file", "trouble"]
 
 APPLICATION_ID = 0x524C4C42  # "RLLB"
 VERSION = 1
+PATIENCE = 0.4  # seconds for others who are opening it too: not all of that is under SQLite's own timeout
 SMALLEST = 512  # bytes of an SQLite database, if it is not empty
 LOG_LIMIT = 4 << 20  # bytes of a write-ahead log that are kept after a checkpoint
 SCHEMA = (
@@ -87,9 +88,7 @@ def open_file(path: str) -> sqlite3.Connection:
         raise trouble(path, error) from None
     try:
         connection.execute("PRAGMA busy_timeout = 250")
-        if look_once(connection, lambda: _look(connection, path)):
-            make_tables(connection, lambda: _look(connection, path), SCHEMA, APPLICATION_ID, VERSION)
-        set_log(connection)
+        retried(lambda: _prepare(connection, path), PATIENCE)
         connection.execute("PRAGMA synchronous = NORMAL")  # a power cut takes the last bookings, and spoils nothing
         connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT}")
         connection.execute("PRAGMA busy_timeout = 0")  # from now on the store itself waits, in shorter steps
@@ -99,6 +98,12 @@ def open_file(path: str) -> sqlite3.Connection:
             raise trouble(path, error) from None
         raise
     return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: str) -> None:
+    if look_once(connection, lambda: _look(connection, path)):
+        make_tables(connection, lambda: _look(connection, path), SCHEMA, APPLICATION_ID, VERSION)
+    set_log(connection)
 
 
 def _make(path: str) -> None:
