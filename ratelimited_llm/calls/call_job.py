@@ -149,6 +149,7 @@ def _go_on(call: QueuedCall, job: CallJob, future: LightFuture[Any], found: Reco
         elif not future.done():
             _queue(call, future, job.context, partial(launch, nested=True))
     finally:
+        job.future = None  # the queue keeps a dropped call for a while, and it would keep a stream that is forgotten
         job.worker.cancel(job)  # only now: without one or the other nothing would be pending
 
 

@@ -19,14 +19,15 @@ from ratelimited_llm.stores.journal_keys import Occurrences
 
 PACKAGE = Path(__file__).parents[2]
 BODY = {"messages": [{"role": "user", "content": "x"}], "model": "m"}
-KEY = call_key("openai@loopback", "/chat/completions", BODY)
+KEYS = [call_key("openai@loopback", "/chat/completions", body) for body in (BODY, {**BODY, "stream": True})]
 OTHER = """
 import sys
 from ratelimited_llm.stores.journal import Journal
 journal = Journal(sys.argv[1])
-key = bytes.fromhex(sys.argv[2])
-journal.enlist(key, 0)
-print(journal.claim(key, 0), flush=True)
+for key in map(bytes.fromhex, sys.argv[2:]):
+    journal.enlist(key, 0)
+    claimed = journal.claim(key, 0)
+print(claimed, flush=True)
 sys.stdin.readline()
 """
 
@@ -38,8 +39,8 @@ def path(tmp_path):
 
 @pytest.fixture
 def other(path):
-    """Another process that has the call in flight, until it is killed."""
-    command = [sys.executable, "-c", OTHER, str(path), KEY.hex()]
+    """Another process that has the call in flight, as a stream and not, until it is killed."""
+    command = [sys.executable, "-c", OTHER, str(path), *(key.hex() for key in KEYS)]
     env = {**os.environ, "PYTHONPATH": str(PACKAGE)}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as child:
         assert "Claimed" in child.stdout.readline()
@@ -101,6 +102,20 @@ def test_when_that_process_dies_the_call_is_sent_and_counted_as_perhaps_paid(oth
     assert text_of(future)
     status = client.status()
     assert (status.answered, status.replayed, status.perhaps_paid) == (1, 0, 1)
+
+
+def test_a_stream_that_was_waited_for_and_is_forgotten_gives_its_place_back(other, client):
+    future = ask(client, "x", stream=True)
+    follows(client)
+    other.kill()
+    assert future.result(5) is not None
+    del future
+
+    def is_back():
+        gc.collect()
+        return client.status().in_flight == 0
+
+    wait_until(is_back)
 
 
 @pytest.mark.parametrize("how", ["the future", "the client"])
