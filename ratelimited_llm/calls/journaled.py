@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from ..engine.jobs import NotNeeded
 from ..stores.journal import Claimed, Journal, Recorded, call_key
+from ..stores.journal_work import Work
 from .replay import recorded_answer
 from .snapshot import given_only, to_json
 
@@ -54,7 +55,7 @@ class Entry:
         body: the request, to be kept too if the journal keeps requests.
     """
 
-    __slots__ = ("body", "enlisted", "journal", "key", "number")
+    __slots__ = ("body", "enlisted", "handed_out", "journal", "key", "number")
 
     elsewhere: ClassVar[Literal[False]] = False  # this process may send it
 
@@ -64,6 +65,7 @@ class Entry:
         self.body = body
         self.number = journal.number(key)
         self.enlisted = False  # it works for the answer, for all calls of this process that want it
+        self.handed_out: Work | None = None  # or for nobody but the reader of its stream
 
     def find(self) -> Recorded | None:
         """The answer, if it is there."""
@@ -106,13 +108,14 @@ class Entry:
         """Keep the answer; returns when it is safe."""
         if self.enlisted:
             self.enlisted = False
-            self.journal.record(self.key, self.number, answer)
+            self.journal.record(self.key, self.number, answer, self.handed_out)
 
     def afresh(self) -> None:
         """What is there cannot be read: the call goes without a journal."""
 
     def tape(self, response: Any, sent_at: float) -> Tape:
-        """What records an answer that streams."""
+        """What records an answer that streams, and goes to its reader now."""
+        self.handed_out = self.journal.hand_out(self.key, self.number)
         return Tape(self, response, sent_at)
 
     def release(self, error: BaseException | None = None) -> None:
@@ -121,7 +124,7 @@ class Entry:
             self.enlisted = False
             status = getattr(error, "status_code", None)
             name = None if error is None else type(error).__name__ + (f" {status}" if isinstance(status, int) else "")
-            self.journal.release(self.key, self.number, name)
+            self.journal.release(self.key, self.number, name, self.handed_out)
 
 
 class Head(NamedTuple):

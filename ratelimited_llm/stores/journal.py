@@ -7,7 +7,8 @@ at once and for nothing; only the rest is sent. A call is known again by its req
 ones came before it in the same run (`Journal.number`).
 
 The life of a call: `number`, then `find`. If that finds nothing, `enlist`: of equal calls with equal numbers one works
-for the answer, the others `follow` it. Just before it is sent, `claim`; and in the end `record` or `release`.
+for the answer, the others `follow` it. Just before it is sent, `claim`; and in the end `record` or `release`. A stream
+is handed out in between (`hand_out`): its reader may never go on, so from then on nobody of this process follows it.
 """
 
 from __future__ import annotations
@@ -141,10 +142,29 @@ class Journal:
                     self._perhaps_paid += 1
         return result
 
-    def record(self, key: bytes, occurrence: int, answer: Recorded) -> None:
+    def hand_out(self, key: bytes, occurrence: int) -> Work | None:
+        """The answer of an enlisted call is a stream that goes to its reader now. Ends the enlistment.
+
+        Who follows is told None, and the next equal call may enlist: a reader who was interrupted, or keeps the stream
+        for later, would let them wait for ever. Never blocks.
+
+        Returns:
+            What `record` or `release` want to be given when the stream has ended.
+        """
+        place = (key, occurrence)
+        work = self._working.get(place)
+        self._end(place, None)
+        return work
+
+    def record(self, key: bytes, occurrence: int, answer: Recorded, handed_out: Work | None = None) -> None:
         """Keep an answer; blocks until it is on the disk. Ends the enlistment and tells who follows.
 
         Headers that could tell whose account it is are left out.
+
+        Args:
+            key, occurrence: the call.
+            answer: to be kept.
+            handed_out: what `hand_out` returned, for a stream; its enlistment is over already.
         """
         place = (key, occurrence)
         if not isinstance(answer.body, bytes):
@@ -152,15 +172,15 @@ class Journal:
         at = answer.at or self._clock()
         answer = Recorded(answer.status, harmless(answer.headers), answer.body, answer.seconds, at)
         try:
-            request = self._request(place)
+            request = self._request(handed_out or self._working.get(place))
             self._file.record(RecordWrite(place, answer, request))
             with self._counting:
                 self._recorded += 1
         finally:
-            self._end(place, answer)
+            if handed_out is None:
+                self._end(place, answer)
 
-    def _request(self, place: Place) -> bytes | None:
-        work = self._working.get(place)
+    def _request(self, work: Work | None) -> bytes | None:
         if work is None or work.request is None:
             return None
         try:
@@ -169,7 +189,7 @@ class Journal:
             _log.exception("a request could not be kept", extra={"event": "journal_request_failed"})
             return None
 
-    def release(self, key: bytes, occurrence: int, error: str | None = None) -> None:
+    def release(self, key: bytes, occurrence: int, error: str | None = None, handed_out: Work | None = None) -> None:
         """An enlisted call has ended without an answer: it is nobody's now, and who follows is told None.
 
         Never blocks, and may be called from a finalizer. Without an enlistment it does nothing. Only
@@ -178,14 +198,20 @@ class Journal:
         Args:
             key, occurrence: the call.
             error: a short name of what it failed with; None when it was cancelled.
+            handed_out: what `hand_out` returned, for a stream that was cut.
         """
         place = (key, occurrence)
         work = self._working.get(place)
+        if handed_out is not None:
+            if work is not None:
+                return  # another call works for the answer now, and the claim in the file is for that one
+            work = handed_out
         if work is None:
             return
         if work.asked and not self._file.closed:
             self._file.commits.hand_over(EndWrite(place, self._clock(), error))
-        self._end(place, None)
+        if handed_out is None:
+            self._end(place, None)
 
     def follow(self, key: bytes, occurrence: int, callback: Callback) -> None:
         """Have the answer of a call that somebody else works for, when it is there.

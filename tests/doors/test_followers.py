@@ -14,6 +14,7 @@ from talking import ask, in_child, text_of, wait_until
 
 from ratelimited_llm import RequestExpired
 from ratelimited_llm.openai import OpenAI
+from ratelimited_llm.simulator import Fault
 from ratelimited_llm.stores.journal import call_key
 from ratelimited_llm.stores.journal_keys import Occurrences
 
@@ -208,3 +209,30 @@ def test_a_worker_that_is_shut_down_ends_its_followers(pair):
     wait([first, follower], timeout=2)
     assert follower.cancelled()
     assert first.choices
+
+
+# -- streams in their readers' hands
+
+
+@pytest.mark.parametrize("mode", ["future", "blocking"])
+def test_a_cell_that_was_interrupted_in_a_stream_is_run_again_and_recorded(door, simulator, path, mode):
+    """What it was interrupted in is kept by its traceback, and would never end."""
+    provider = simulator(faults=[Fault("stall", seconds=0.3, at=(1,))])  # so that it comes in two pieces
+    client = door(OpenAI, provider, journal=path, mode=mode)
+    interrupted = ask(client, "x", stream=True)
+    next(iter(interrupted))
+    for _ in range(2):
+        client._runtime.journal._occurrences = Occurrences()
+        assert list(ask(client, "x", stream=True))
+        assert provider.counters.requests == 2
+    interrupted.close()
+    client._runtime.journal.close()
+
+
+def test_who_follows_a_stream_is_not_held_up_by_its_reader(door, simulator, path):
+    client = door(OpenAI, simulator(latency=0.2), journal=path)
+    first = ask(client, "x", stream=True)
+    client._runtime.journal._occurrences = Occurrences()
+    second = ask(client, "x", stream=True)
+    assert [list(each.result(10)) != [] for each in (second, first)] == [True, True]
+    client._runtime.journal.close()

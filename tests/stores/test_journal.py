@@ -54,6 +54,44 @@ def test_equal_calls_are_different_answers(journal: Journal) -> None:
     assert [recorded.body for recorded in found if recorded] == [b"0", b"1", b"2"]
 
 
+def test_a_stream_in_its_readers_hands_is_waited_for_by_nobody(journal: Journal) -> None:
+    """Who follows is told to work for the answer itself, and who comes may enlist; the stream is recorded as ever."""
+    place, told = (key(1), 0), Told()
+    assert journal.enlist(*place)
+    journal.claim(*place, lambda: b"{}")
+    journal.follow(*place, told)
+    stream = journal.hand_out(*place)
+    assert told.answers == [None]
+    assert journal.enlist(*place)
+    assert journal.claim(*place, lambda: b"{}") == Claimed(perhaps_paid=False)
+    journal.record(*place, answer("stream"), handed_out=stream)
+    found = journal.find(*place)
+    assert found is not None
+    assert found.body == b"stream"
+    assert not journal.enlist(*place)  # the other one still works
+
+
+def test_a_stream_that_is_cut_leaves_its_claim_to_who_took_over(journal: Journal) -> None:
+    """And to nobody when nobody did."""
+    place = (key(1), 0)
+    with Journal(journal.path) as other:
+        for took_over in (False, True):
+            assert journal.enlist(*place)
+            journal.claim(*place, lambda: b"{}")
+            stream = journal.hand_out(*place)
+            if took_over:
+                assert journal.enlist(*place)
+                journal.claim(*place, lambda: b"{}")
+            journal.release(*place, handed_out=stream)
+            journal.claim(key(2), 0, lambda: b"{}")  # is committed after what was handed over
+            if took_over:
+                assert other.claim(*place, lambda: b"{}") == Elsewhere()
+            else:
+                assert other.claim(*place, lambda: b"{}") == Claimed(perhaps_paid=False)
+                other.release(*place)
+                other.claim(key(3), 0, lambda: b"{}")
+
+
 def test_a_claim_finds_what_was_answered_meanwhile(journal: Journal) -> None:
     """By another object on the same file, and that ends the enlistment and tells who follows."""
     with Journal(journal.path) as other:
