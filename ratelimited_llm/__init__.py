@@ -42,7 +42,7 @@ _HOMES = {
     "RequestExpired": "exceptions",
     "ResponseFuture": "future",
     "SharedStoreLost": "exceptions",
-    "SizeClasses": "core.sizes",
+    "SizeClasses": "core.size_classes",
     "WorkerStopped": "exceptions",
     "as_future": "future",
     "queued": "wrapped",
@@ -87,7 +87,7 @@ if TYPE_CHECKING:
     from .anthropic import Anthropic, AsyncAnthropic
     from .core.limits import RateLimits
     from .core.request import Priority
-    from .core.sizes import SizeClasses
+    from .core.size_classes import SizeClasses
     from .exceptions import (
         BudgetExceeded,
         CostLimitReached,

@@ -13,7 +13,7 @@ from .budgets import own_budget
 from .core.limits import RateLimits
 from .core.request import Cost, Priority
 from .core.retry import RetryPolicy
-from .core.sizes import SizeClasses
+from .core.size_classes import SizeClasses
 from .engine import lifecycle
 from .engine.jobs import in_call
 from .engine.light_future import LightFuture

@@ -23,7 +23,7 @@ from .core.estimate import TokenEstimator
 from .core.glance import Glance
 from .core.limiter import Limiter
 from .core.limits import RateLimits
-from .core.sizes import SizeClasses
+from .core.size_classes import SizeClasses
 from .providers import Dialect
 from .stores.spelling import checked_budget
 from .worker import RateLimitedWorker

@@ -15,7 +15,7 @@ from .core.limiter import Survey
 from .core.request import Usage
 from .core.retry import RetryBudget, RetryPolicy
 from .core.scheduler import Scheduler
-from .core.sizes import SizeClasses
+from .core.size_classes import SizeClasses
 from .engine import lifecycle
 from .engine.engine import Engine
 from .engine.places import Places

@@ -13,7 +13,8 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from .trail import Trail
+from .claims import unrounded
+from .running_sum import RunningSum
 
 __all__ = ["Calibrator", "Window"]
 
@@ -68,7 +69,15 @@ class Calibrator:
         self._pressed: tuple[float, float] | None = None  # since when the pace is being raised, and from which rate
 
     def refused(
-        self, amount: float, sent_at: float, told: float | None, trail: Trail, now: float, *, fresh: bool, guess: bool
+        self,
+        amount: float,
+        sent_at: float,
+        told: float | None,
+        spent: RunningSum,
+        now: float,
+        *,
+        fresh: bool,
+        guess: bool,
     ) -> Window | None:
         """Learn from a refusal; answer the window if it betrays one.
 
@@ -76,35 +85,35 @@ class Calibrator:
             amount: what the refused call asked for.
             sent_at: when it left.
             told: seconds to wait, when it said so.
-            trail: everything that was let in.
+            spent: everything that was let in.
             now: the present moment.
             fresh: whether it left after the one before was known.
             guess: whether the limit is not known, so that a wait bounds the rate.
         """
-        # A whole number of seconds was rounded up, so a second of it is not sure.
-        sure = 0.0 if told is None else told - 1.0 if told == int(told) else told
-        mark = _Mark(sent_at, amount, max(0.0, sure))
-        if not fresh and self._marks:
-            mark.sent_at = max(sent_at, self._marks[-1].sent_at)
-            self._marks[-1] = mark
-        else:
-            self._marks.append(mark)
-        while sent_at - self._marks[0].sent_at > MEMORY or not trail.remembers(self._marks[0].sent_at):
-            self._marks.popleft()
-            if not self._marks:
-                self._marks.append(mark)
-                break
-        self._check_pressing(mark, trail)
+        mark = _Mark(sent_at, amount, 0.0 if told is None else max(0.0, unrounded(told)))
+        self._remember(mark, spent, fresh)
+        self._check_pressing(mark, spent)
         if len(self._marks) == 1 and self.rate == math.inf:
-            self.capacity = max(self.capacity, trail.until(sent_at) - trail.until(sent_at - MEMORY / 2.0))
-        window = self._window(trail, told, now) if guess else None
+            self.capacity = max(self.capacity, spent.until(sent_at) - spent.until(sent_at - MEMORY / 2.0))
+        window = self._window(spent, told, now) if guess else None
         if fresh:
-            self._forget_drought(trail)
-        self._measure(trail, guess)
+            self._forget_drought(spent)
+        self._measure(spent, guess)
         span = mark.sent_at - self._marks[0].sent_at
         self._press_at = now + min(PATIENCE * span + 2.0, MOST_PATIENCE)
         self._reassured = False
         return window
+
+    def _remember(self, mark: _Mark, spent: RunningSum, fresh: bool) -> None:
+        """Keep the newest refusal (in the place of the last one, when it is the same news), and no old ones."""
+        left, marks = mark.sent_at, self._marks
+        if fresh or not marks:
+            marks.append(mark)
+        else:
+            mark.sent_at = max(left, marks[-1].sent_at)
+            marks[-1] = mark
+        while len(marks) > 1 and (left - marks[0].sent_at > MEMORY or not spent.remembers(marks[0].sent_at)):
+            marks.popleft()
 
     def reassure(self, sent_at: float) -> None:
         """An answer says that at least half of the limit is left: the refusals were of another kind, and may be over.
@@ -116,36 +125,36 @@ class Calibrator:
             self._reassured = True
             self._press_at = min(self._press_at, self._marks[-1].sent_at + REASSURED)
 
-    def _forget_drought(self, trail: Trail) -> None:
+    def _forget_drought(self, spent: RunningSum) -> None:
         """A provider that refused everybody for a while says nothing about its rate by that."""
         marks = self._marks
-        if len(marks) <= DROUGHT or trail.until(marks[-1].sent_at) <= trail.until(marks[-2].sent_at):
+        if len(marks) <= DROUGHT or spent.until(marks[-1].sent_at) <= spent.until(marks[-2].sent_at):
             return
-        if trail.until(marks[-2].sent_at) <= trail.until(marks[-1 - DROUGHT].sent_at):
+        if spent.until(marks[-2].sent_at) <= spent.until(marks[-1 - DROUGHT].sent_at):
             while len(marks) > 2:
                 marks.popleft()
 
-    def _check_pressing(self, mark: _Mark, trail: Trail) -> None:
+    def _check_pressing(self, mark: _Mark, spent: RunningSum) -> None:
         """More went through at a raised pace than the old rate explains: what was measured before is history."""
         if self._pressed is None:
             return
         since, before = self._pressed
         self._pressed = None
-        admitted, took = trail.until(mark.sent_at) - trail.until(since), mark.sent_at - since
+        admitted, took = spent.until(mark.sent_at) - spent.until(since), mark.sent_at - since
         if took > 0.0 and admitted - 2.0 * mark.amount > 1.1 * before * took:
             self._marks.clear()
             self._marks.append(mark)
             # It had gathered while the pace was too low, up to a full bucket; what is beyond that is the new limit.
             self.rate = max(1.05 * before, (admitted - self.capacity) / took)
 
-    def _measure(self, trail: Trail, guess: bool) -> None:
+    def _measure(self, spent: RunningSum, guess: bool) -> None:
         last = self._marks[-1]
-        total, lost = trail.until(last.sent_at), 0.0
+        total, lost = spent.until(last.sent_at), 0.0
         rate = math.inf
         for mark in reversed(self._marks):
             if mark is not last:
-                lost += self._overflowed(mark, trail)
-            span, admitted = last.sent_at - mark.sent_at - lost - JITTER, total - trail.until(mark.sent_at)
+                lost += self._overflowed(mark, spent)
+            span, admitted = last.sent_at - mark.sent_at - lost - JITTER, total - spent.until(mark.sent_at)
             if span >= LEAST_SPAN and admitted > 0.0:
                 rate = min(rate, (admitted + last.amount) / span)
         if rate == math.inf:
@@ -155,30 +164,30 @@ class Calibrator:
             rate = min([rate, *(mark.amount / mark.told for mark in self._marks if mark.told > 0.0)])
         self.rate = rate
 
-    def _overflowed(self, mark: _Mark, trail: Trail) -> float:
+    def _overflowed(self, mark: _Mark, spent: RunningSum) -> float:
         """Seconds of the pause after a refusal in which a small bucket was full, so that its refill was lost."""
         if self.rate == math.inf:
             return 0.0
-        return max(0.0, trail.next_after(mark.sent_at) - mark.sent_at - 0.75 * self.capacity / self.rate)
+        return max(0.0, spent.next_after(mark.sent_at) - mark.sent_at - 0.75 * self.capacity / self.rate)
 
-    def _window(self, trail: Trail, told: float | None, now: float) -> Window | None:
+    def _window(self, spent: RunningSum, told: float | None, now: float) -> Window | None:
         """After a dry spell much more came at once than a bucket could have gathered."""
         marks = list(self._marks)
         last = marks[-1]
         for index in range(len(marks) - 2, -1, -1):
-            admitted = trail.until(last.sent_at) - trail.until(marks[index].sent_at)
+            admitted = spent.until(last.sent_at) - spent.until(marks[index].sent_at)
             if admitted > 0.0:
                 break
         else:
             return None
         first = index
-        while first > 0 and trail.until(marks[index].sent_at) == trail.until(marks[first - 1].sent_at):
+        while first > 0 and spent.until(marks[index].sent_at) == spent.until(marks[first - 1].sent_at):
             first -= 1
         dry = max(marks[index].sent_at - marks[first].sent_at, marks[index].told)
-        took = last.sent_at - trail.next_after(marks[index].sent_at)
+        took = last.sent_at - spent.next_after(marks[index].sent_at)
         if admitted * dry <= SUDDEN * last.amount * (dry + took):
             return None
-        began = trail.next_after(marks[index].sent_at)
+        began = spent.next_after(marks[index].sent_at)
         span = now + told - began if told is not None and told > 1.0 else began - marks[first].sent_at
         return Window(admitted, began + span, span)
 

@@ -1,18 +1,15 @@
-"""What a provider claims about its limits, and how far it is believed: headers and refusals are untrusted input."""
+"""How far a provider is believed: limits and waits in headers and error bodies are untrusted input."""
 
 from __future__ import annotations
 
-import math
 from typing import TypeGuard
 
-from .feedback import Outcome, Reading
-from .limits import MINUTE, PERIODS
-from .meter import WINDOW_FROM
 from .request import Cost
 
-__all__ = ["MAX_WAIT", "plausible", "sane", "told_wait", "window_end"]
+__all__ = ["MAX_WAIT", "WINDOW_FROM", "plausible", "sane", "unrounded"]
 
 LARGEST = 1e10  # units per period: more than any provider gives to anybody
+WINDOW_FROM = 1.5  # seconds: waits and resets are told in whole seconds by some, so less is no sign of a window
 MAX_WAIT = 120.0  # seconds: the longest wait that a bare Retry-After can impose (the openai SDK's own bound)
 
 
@@ -26,29 +23,9 @@ def plausible(name: str, limit: float, cost: Cost) -> bool:
     return name in ("rpm", "rpd", "otpm") or limit >= cost.input_tokens
 
 
-def told_wait(outcome: Outcome, period: float, amount: float) -> float | None:
-    """The wait that a refusal asks for, as far as it is to be believed; None when it names none.
+def unrounded(wait: float, least: float = 0.0) -> float:
+    """The shortest wait behind one that was told in whole seconds, which some providers round up.
 
-    A bare wait is believed up to two minutes. One that comes with its reasons ("Limit 100000, Used 99922, Requested
-    710") may be longer, and no longer than they say.
+    `least` is what it cannot be below: the seconds in which a bucket that is not in debt has one call's worth.
     """
-    told = outcome.retry_after
-    short = math.nan
-    if outcome.used is not None and sane(outcome.limit):
-        short = outcome.used + (outcome.requested or amount) - outcome.limit
-    if outcome.limit is None or not 0.0 < short < math.inf:
-        return None if told is None else min(told, MAX_WAIT)
-    exact = short * period / outcome.limit
-    return exact if told is None else min(told, max(exact + 1.0, MINUTE))
-
-
-def window_end(readings: tuple[Reading, ...], name: str, age: float) -> float | None:
-    """When nothing is left, the time until all is there again: a whole period in a bucket, less in a window."""
-    for reading in readings:
-        if reading.dimension != name or reading.reset is None or reading.remaining is None or not sane(reading.limit):
-            continue
-        period = PERIODS[name]
-        full = (reading.limit - reading.remaining) * period / reading.limit
-        if 0.0 <= reading.reset <= period + WINDOW_FROM and abs(reading.reset - full) > WINDOW_FROM + 0.05 * full:
-            return max(0.0, reading.reset - age)
-    return None
+    return max(wait - 1.0, min(wait, least)) if wait == int(wait) else wait

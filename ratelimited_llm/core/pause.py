@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from .meter import GUARD
+from .bucket import GUARD
 
 __all__ = ["Pause"]
 

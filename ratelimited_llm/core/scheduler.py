@@ -3,8 +3,8 @@
 The rules that this file must obey:
 
 1. Inside a pool a lower number goes first, always; ageing, when asked for, lowers a waiting call's number.
-2. Inside a priority, tenants take turns weighed by what their calls cost (see `lines`). Inside a tenant, calls stay in
-   the order they came.
+2. Inside a priority, tenants take turns weighed by what their calls cost (see `fair_queue`). Inside a tenant, calls
+   stay in the order they came.
 3. A call that was put back (refused, or to be tried again) keeps its place: it goes before all that its pool holds
    in the same priority. While it backs off, the others go on.
 4. A pool that has to wait holds up nobody else's pool. What waits is the pool's best call, not the pool: a better
@@ -20,9 +20,9 @@ import math
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 
-from .lines import Lines
+from .fair_queue import FairQueue
 from .request import QueuedRequest, State
-from .sizes import SizeClasses, SizedLines
+from .size_classes import SizeClasses, SizedQueue
 
 __all__ = ["Candidate", "Scheduler", "Wait"]
 
@@ -49,7 +49,7 @@ class _Pool:
     __slots__ = ("blocked", "levels", "until")
 
     def __init__(self) -> None:
-        self.levels: dict[int, Lines | SizedLines] = {}
+        self.levels: dict[int, FairQueue | SizedQueue] = {}
         self.blocked: QueuedRequest | None = None  # the best call, which the budget told to wait ...
         self.until = 0.0  # ... until then
 
@@ -84,7 +84,7 @@ class Scheduler:
         ageing: seconds of waiting that improve a call's priority by one number, never past HIGH; None for strict
             priority, in which low calls wait as long as there are better ones.
         weights: shares of the tenants that are not 1.0, by name; twice the weight gets twice the cost served.
-        sizes: classes of calls by their tokens that take turns inside a priority, see `sizes`; None for none.
+        sizes: classes of calls by their tokens that take turns inside a priority, see `size_classes`; None for none.
 
     Attributes:
         paused: nobody is next until it is False again; what was sent goes on, and deadlines still pass.
@@ -109,7 +109,7 @@ class Scheduler:
         self.weights = dict(weights or {})
         self.sizes = sizes
         self.paused = False
-        self._new_lines: Callable[[], Lines | SizedLines] = Lines if sizes is None else sizes.lines
+        self._new_queue: Callable[[], FairQueue | SizedQueue] = FairQueue if sizes is None else sizes.queue
         self._pools: dict[Hashable, _Pool] = {}
         self._resting: list[tuple[float, int, QueuedRequest]] = []  # a heap: backing off until then
         self._expiry: list[tuple[float, int, QueuedRequest]] = []  # a heap: not worth sending after that
@@ -143,10 +143,10 @@ class Scheduler:
             pool = self._pools[request.pool] = _Pool()
         request.state = State.QUEUED
         self._queued += 1
-        lines = pool.levels.get(request.priority)
-        if lines is None:
-            lines = pool.levels[request.priority] = self._new_lines()
-        better = lines.insert(request) if first else lines.append(request)
+        equals = pool.levels.get(request.priority)
+        if equals is None:
+            equals = pool.levels[request.priority] = self._new_queue()
+        better = equals.insert(request) if first else equals.append(request)
         blocked = pool.blocked
         if blocked is not None and (request.priority, not better) < (blocked.priority, True):
             pool.blocked = None  # perhaps better than the one that waits: it is asked about at once
@@ -249,7 +249,7 @@ class Scheduler:
             if request.state is State.QUEUED:
                 pool = self._pools.setdefault(request.pool, _Pool())
                 if request.priority not in pool.levels:
-                    pool.levels[request.priority] = self._new_lines()
+                    pool.levels[request.priority] = self._new_queue()
                 pool.levels[request.priority].insert(request)
                 pool.blocked = None
         return self._resting[0][0] if self._resting else math.inf
@@ -263,8 +263,8 @@ class Scheduler:
         """Forget the calls that were dropped; costs no more than dropping them did."""
         self._dropped = 0
         for pool in self._pools.values():
-            for lines in pool.levels.values():
-                lines.sweep()
+            for equals in pool.levels.values():
+                equals.sweep()
         self._resting = [entry for entry in self._resting if entry[2].state is State.QUEUED]
         heapq.heapify(self._resting)
         self._forget_expiry()

@@ -8,7 +8,7 @@ from typing import Any
 from ..books.minute import Minute
 from ..core.limiter import Survey
 from ..core.request import Cost, Usage
-from ..core.sizes import SizeClasses
+from ..core.size_classes import SizeClasses
 from .records import Record, level_name
 
 __all__ = ["Figures", "limits_told", "percent"]

@@ -19,7 +19,7 @@ from ..budgets import own_budget
 from ..core.checks import seconds
 from ..core.limits import RateLimits
 from ..core.retry import RetryPolicy
-from ..core.sizes import SizeClasses
+from ..core.size_classes import SizeClasses
 from ..engine import lifecycle
 from ..exceptions import WorkerStopped
 from ..options import CallOptions, split_limits

@@ -9,38 +9,38 @@ import pytest
 from ratelimited_llm.core.calibrator import Calibrator, Window
 from ratelimited_llm.core.pause import LONGEST_PAUSE, Pause
 from ratelimited_llm.core.ramp import Ramp
-from ratelimited_llm.core.trail import Trail
+from ratelimited_llm.core.running_sum import RunningSum
 
 
 def test_two_refusals_bound_the_rate_from_above() -> None:
     """Twenty went through in the four seconds between: five a second, or a little more."""
-    trail, calibrator = Trail(), Calibrator()
-    calibrator.refused(1.0, 0.0, None, trail, 0.1, fresh=True, guess=True)
+    sums, calibrator = RunningSum(), Calibrator()
+    calibrator.refused(1.0, 0.0, None, sums, 0.1, fresh=True, guess=True)
     assert calibrator.rate == math.inf
     for tick in range(20):
-        trail.add(1.0, 0.2 * (tick + 1))
-    calibrator.refused(1.0, 4.0, None, trail, 4.1, fresh=True, guess=True)
+        sums.add(1.0, 0.2 * (tick + 1))
+    calibrator.refused(1.0, 4.0, None, sums, 4.1, fresh=True, guess=True)
     assert calibrator.rate == pytest.approx(21 / 4.0, rel=0.02)
 
 
 def test_an_exact_wait_bounds_the_rate_too() -> None:
     """An empty bucket that needs half a second for one call gives two a second at most."""
-    trail, calibrator = Trail(), Calibrator()
-    calibrator.refused(1.0, 0.0, 0.5, trail, 0.1, fresh=True, guess=True)
-    trail.add(1.0, 0.6)
-    calibrator.refused(1.0, 0.7, 0.45, trail, 0.8, fresh=True, guess=True)
+    sums, calibrator = RunningSum(), Calibrator()
+    calibrator.refused(1.0, 0.0, 0.5, sums, 0.1, fresh=True, guess=True)
+    sums.add(1.0, 0.6)
+    calibrator.refused(1.0, 0.7, 0.45, sums, 0.8, fresh=True, guess=True)
     assert calibrator.rate == pytest.approx(2.0)
 
 
 def test_more_than_a_bucket_could_have_gathered_betrays_a_window() -> None:
     """Thirty at once after a wait of six seconds for one."""
-    trail, calibrator = Trail(), Calibrator()
+    sums, calibrator = RunningSum(), Calibrator()
     for _ in range(30):
-        trail.add(1.0, 0.0)
-    assert calibrator.refused(1.0, 0.4, 5.6, trail, 0.4, fresh=True, guess=True) is None
+        sums.add(1.0, 0.0)
+    assert calibrator.refused(1.0, 0.4, 5.6, sums, 0.4, fresh=True, guess=True) is None
     for tick in range(30):
-        trail.add(1.0, 6.0 + 0.02 * tick)
-    found = calibrator.refused(1.0, 6.7, 5.3, trail, 6.7, fresh=True, guess=True)
+        sums.add(1.0, 6.0 + 0.02 * tick)
+    found = calibrator.refused(1.0, 6.7, 5.3, sums, 6.7, fresh=True, guess=True)
     assert isinstance(found, Window)
     assert found.admitted == 30.0
     assert found.ends == pytest.approx(12.0)
@@ -49,11 +49,11 @@ def test_more_than_a_bucket_could_have_gathered_betrays_a_window() -> None:
 
 def test_a_long_quiet_raises_the_rate() -> None:
     """No refusal for much longer than was measured: the limit may have grown."""
-    trail, calibrator = Trail(), Calibrator()
-    calibrator.refused(1.0, 0.0, None, trail, 0.1, fresh=True, guess=True)
+    sums, calibrator = RunningSum(), Calibrator()
+    calibrator.refused(1.0, 0.0, None, sums, 0.1, fresh=True, guess=True)
     for tick in range(10):
-        trail.add(1.0, 0.2 * (tick + 1))
-    calibrator.refused(1.0, 2.0, None, trail, 2.1, fresh=True, guess=True)
+        sums.add(1.0, 0.2 * (tick + 1))
+    calibrator.refused(1.0, 2.0, None, sums, 2.1, fresh=True, guess=True)
     before = calibrator.rate
     assert not calibrator.press_on(5.0)
     assert calibrator.press_on(10.0)
@@ -62,9 +62,9 @@ def test_a_long_quiet_raises_the_rate() -> None:
 
 def test_the_same_news_again_is_one_refusal() -> None:
     """Calls that left before a refusal was known measure nothing on their own."""
-    trail, calibrator = Trail(), Calibrator()
+    sums, calibrator = RunningSum(), Calibrator()
     for moment in range(3):
-        calibrator.refused(1.0, float(moment), None, trail, 3.0, fresh=moment == 0, guess=True)
+        calibrator.refused(1.0, float(moment), None, sums, 3.0, fresh=moment == 0, guess=True)
     assert calibrator.rate == math.inf
 
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ratelimited_llm.core.bucket import GUARD, GUARD_AT_FIRST
 from ratelimited_llm.core.drift import Drift
-from ratelimited_llm.core.meter import GUARD, GUARD_AT_FIRST, Meter
-from ratelimited_llm.core.trail import HISTORY, Trail
+from ratelimited_llm.core.meter import AMBIGUITY, Meter
+from ratelimited_llm.core.running_sum import HISTORY, RunningSum
 
 thoroughly = settings(deadline=None, max_examples=150, derandomize=True)
 
@@ -179,7 +180,7 @@ def test_drift_is_what_vanished_beyond_our_own_spending() -> None:
         for call in range(2):
             meter.take(1.0, 0.0, second + 0.5 * call)
         remaining += 10.0 - 2.0 - 15.0
-        drift.learn(meter, remaining, second + 0.95)
+        drift.learn(meter, remaining, second + 0.95, AMBIGUITY)
     assert 8.0 <= drift.rate <= 10.0
     assert drift.company
 
@@ -189,23 +190,23 @@ def test_alone_there_is_no_drift() -> None:
     meter, drift = Meter(600, 60.0, 0.0), Drift()
     for second in range(30):
         meter.take(1.0, 0.0, float(second))
-        drift.learn(meter, 600.0 - 1.0, second + 0.5)
+        drift.learn(meter, 600.0 - 1.0, second + 0.5, AMBIGUITY)
     assert (drift.rate, drift.company) == (0.0, False)
 
 
-def test_a_trail_answers_for_the_past_and_forgets_the_oldest_half() -> None:
+def test_a_sum_answers_for_the_past_and_forgets_the_oldest_half() -> None:
     """Sums since a moment, corrections of the past, and bounded memory."""
-    trail = Trail()
+    sums = RunningSum()
     for moment in range(10):
-        trail.add(2.0, float(moment))
-    assert (trail.since(7.0), trail.until(7.0), trail.before(7.0), trail.next_after(7.0)) == (4.0, 16.0, 14.0, 8.0)
-    trail.strike(2.0, 8.0)
-    assert (trail.since(7.0), trail.until(7.0), trail.next_after(9.0)) == (2.0, 16.0, math.inf)
+        sums.add(2.0, float(moment))
+    assert (sums.since(7.0), sums.until(7.0), sums.before(7.0), sums.next_after(7.0)) == (4.0, 16.0, 14.0, 8.0)
+    sums.strike(2.0, 8.0)
+    assert (sums.since(7.0), sums.until(7.0), sums.next_after(9.0)) == (2.0, 16.0, math.inf)
     for moment in range(10, 2 * HISTORY + 10):
-        trail.add(1.0, float(moment))
-    assert not trail.remembers(5.0)
-    assert trail.remembers(2.0 * HISTORY)
-    assert trail.since(2.0 * HISTORY) == 9.0
+        sums.add(1.0, float(moment))
+    assert not sums.remembers(5.0)
+    assert sums.remembers(2.0 * HISTORY)
+    assert sums.since(2.0 * HISTORY) == 9.0
 
 
 EVENTS = st.lists(

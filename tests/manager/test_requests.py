@@ -18,7 +18,7 @@ from parts import PATIENCE, AsyncEcho, Echo, Failing, Held, StatusError, until
 from ratelimited_llm import BudgetExceeded, RequestExpired, WorkerStopped
 from ratelimited_llm.core.feedback import Kind
 from ratelimited_llm.core.request import Cost
-from ratelimited_llm.core.sizes import SizeClasses
+from ratelimited_llm.core.size_classes import SizeClasses
 from ratelimited_llm.manager import QueueManager
 from ratelimited_llm.processors import Processor
 

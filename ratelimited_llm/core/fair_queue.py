@@ -12,12 +12,12 @@ from collections.abc import Iterator
 
 from .request import QueuedRequest, State
 
-__all__ = ["Lines"]
+__all__ = ["FairQueue"]
 
 FEW = 64  # tenants whose debts are kept without asking whether they still matter
 
 
-class Lines:
+class FairQueue:
     """Who is next among equals. Calls that are not QUEUED any more are passed over."""
 
     __slots__ = ("_lines", "_most", "_order", "_returned", "_served", "_virtual")

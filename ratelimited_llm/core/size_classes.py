@@ -22,10 +22,10 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .lines import Lines
+from .fair_queue import FairQueue
 from .request import Cost, QueuedRequest
 
-__all__ = ["SizeClasses", "SizedLines"]
+__all__ = ["SizeClasses", "SizedQueue"]
 
 
 @dataclass(frozen=True)
@@ -74,33 +74,33 @@ class SizeClasses:
         tokens = cost.expected
         return bisect_right(self.bounds[:-1], tokens) + (tokens > self.bounds[-1])
 
-    def lines(self) -> SizedLines:
+    def queue(self) -> SizedQueue:
         """An empty queue of equals that keeps these turns."""
-        return SizedLines(self)
+        return SizedQueue(self)
 
 
 def _rise(values: tuple[float, ...]) -> bool:
     return all(low < high for low, high in itertools.pairwise(values))
 
 
-class SizedLines:
-    """Who is next among equals, by turns of the size classes; stands in for `Lines`, and is made of several."""
+class SizedQueue:
+    """Who is next among equals, by turns of the size classes; stands in for `FairQueue`, and is made of several."""
 
     __slots__ = ("_chosen", "_classes", "_current", "_left", "_returned", "_sizes")
 
     def __init__(self, sizes: SizeClasses) -> None:
         self._sizes = sizes
-        self._classes = tuple(Lines() for _ in sizes.weights)
-        self._returned = Lines()  # put back, so before everybody: their class has had its turn for them
+        self._classes = tuple(FairQueue() for _ in sizes.weights)
+        self._returned = FairQueue()  # put back, so before everybody: their class has had its turn for them
         self._current = 0  # whose turn it is ...
         self._left = sizes.weights[0]  # ... for so many more calls
         self._chosen: int | None = None  # the class of the latest head; None for one that was put back
 
     def append(self, request: QueuedRequest) -> bool:
         """Take in a new call behind those of its class and tenant; True when it may be the next."""
-        lines = self._classes[self._sizes.of(request.cost)]
-        alone = lines.head() is None
-        return lines.append(request) or alone
+        equals = self._classes[self._sizes.of(request.cost)]
+        alone = equals.head() is None
+        return equals.append(request) or alone
 
     def insert(self, request: QueuedRequest) -> bool:
         """Take in a call before everybody who was never sent; answers True."""
@@ -135,8 +135,8 @@ class SizedLines:
 
     def sweep(self) -> None:
         """Forget the calls that have ended."""
-        for lines in (self._returned, *self._classes):
-            lines.sweep()
+        for equals in (self._returned, *self._classes):
+            equals.sweep()
 
     def __iter__(self) -> Iterator[QueuedRequest]:
         yield from itertools.chain(self._returned, *self._classes)

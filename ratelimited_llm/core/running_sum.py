@@ -1,17 +1,21 @@
-"""What was charged, and when: enough of it to say what a snapshot of some moment ago can have counted."""
+"""A sum and its past: what was added since, before or around a moment, so that old snapshots can be compared."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
 
-__all__ = ["Trail"]
+__all__ = ["RunningSum"]
 
 HISTORY = 4_096  # entries that are always remembered; twice as many are held before the older half goes
 
 
-class Trail:
-    """A running sum that can be asked about the past."""
+class RunningSum:
+    """Amounts added in the order of time. Every answer takes O(log n); `strike` O(n) of what came later.
+
+    Attributes:
+        total: the sum of everything that was added and not struck.
+    """
 
     __slots__ = ("_base", "_sums", "_times", "total")
 
