@@ -110,7 +110,7 @@ if TYPE_CHECKING:
 
 
 if os.environ.get("RATELIMITED_LLM_LOG"):
-    from .books.news import log_as_environment_says
+    from .notices import log_as_environment_says
 
     log_as_environment_says()
 

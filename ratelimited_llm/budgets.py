@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["budget_for", "checked_on_lost", "close_budgets", "facts_from", "forget_budgets", "memory", "own_budget"]
 
-FORMS = (
-    '"memory", "auto", "sqlite", "sqlite:///path", "redis://host:6379/0", "valkey://..." or "unix:///path/to/socket"'
-)
-SERVERS = ("redis", "rediss", "valkey", "valkeys", "unix")
-
 memory = MemoryBudget()  # of every client that says nothing, for as long as the process lives
 
 _lock = threading.Lock()

@@ -6,10 +6,10 @@ from typing import Any
 
 from .calls.attempt import current_attempt
 from .calls.queued_call import QueuedCall
-from .calls.submitted import helper_frame
 from .conveniences import Conveniences
 from .engine.jobs import in_call
-from .gathering.plainly import wants_answers
+from .engine.plain_answers import wants_answers
+from .engine.submission_site import helper_frame
 from .seam import SDKClient, Seam
 
 __all__ = ["QueuedClient"]

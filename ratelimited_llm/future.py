@@ -22,9 +22,9 @@ from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, overload
 
 from ratelimited_llm.books.status import Ratelimit
-from ratelimited_llm.calls.answer_summary import shorten, summarize
-from ratelimited_llm.calls.submitted import submitted_at
+from ratelimited_llm.display.answer_text import shorten, summarize
 from ratelimited_llm.engine.light_future import LightFuture, Owner, abandon
+from ratelimited_llm.engine.submission_site import submitted_at
 
 __all__ = ["LightFuture", "Owner", "ResponseFuture", "abandon", "as_future", "submitted_at"]
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import budgets
+from .accounts import Account, CallPool
 from .books.facts import facts_of
 from .books.hints import SerialHint
 from .books.ledger import Ledger
@@ -21,7 +22,7 @@ from .core.request import Lane
 from .display.progress import FIRST_SLICE, Progress
 from .engine import lifecycle
 from .options import LIMIT_NAMES, PREFIX, CallOptions, limits_from_environment, parse_amount, split_limits
-from .pools import Account, CallPool, QueueSettings, worker_for
+from .shared_workers import QueueSettings, worker_for
 from .telemetry.asked import serve_if_asked
 from .telemetry.registry import watch
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from .accounts import Account, account_for
 from .calls.attempt import Attempt, connection_error, current_attempt
 from .calls.queued_call import QueuedCall
 from .calls.transport import widen
@@ -20,9 +21,9 @@ from .conveniences import Looking
 from .core.feedback import Kind
 from .exceptions import WorkerStopped
 from .options import PREFIX, disabled
-from .pools import Account, account_for, worker_for
 from .providers import dialect_for
 from .runtime import CALL_NAMES, OWN_NAMES, Runtime
+from .shared_workers import worker_for
 
 __all__ = ["Seam"]
 

@@ -20,6 +20,7 @@ from contextlib import suppress
 from types import ModuleType, SimpleNamespace
 from typing import Any, TypeVar, cast
 
+from .accounts import Account, account_for
 from .calls.wrapped_call import WrappedCall, listen
 from .client import QueuedClient
 from .core.checks import weights_of
@@ -27,10 +28,10 @@ from .core.limits import RateLimits
 from .core.retry import RetryPolicy
 from .engine import lifecycle
 from .engine.jobs import in_call
-from .gathering.plainly import wants_answers
+from .engine.plain_answers import wants_answers
 from .options import PREFIX, CallOptions, split_limits
-from .pools import Account, QueueSettings, account_for, worker_for
 from .providers import dialect_for
+from .shared_workers import QueueSettings, worker_for
 
 __all__ = ["CALLS", "queued"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import certifi
 import pytest
 
-from ratelimited_llm import pools
+from ratelimited_llm import shared_workers
 from ratelimited_llm.simulator import Simulator
 
 FOREIGN = ("OPENAI_", "AZURE_OPENAI_", "GROQ_", "ANTHROPIC_", "RATELIMITED_LLM_", "REQUESTS_", "CURL_")
@@ -38,9 +38,9 @@ def own_settings(monkeypatch):
     for name in list(os.environ):
         if name.startswith(FOREIGN) or name.lower() in PROXIES:
             monkeypatch.delenv(name)
-    pools.forget()
+    shared_workers.forget()
     yield
-    pools.forget()
+    shared_workers.forget()
 
 
 @pytest.fixture(scope="module")

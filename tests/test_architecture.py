@@ -1,6 +1,8 @@
 """The laws of the house that a machine can check: who imports whom, and what the core may not know."""
 
 import ast
+import graphlib
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import ratelimited_llm
 
 PACKAGE = Path(ratelimited_llm.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
+CONTRIBUTING = Path(__file__).parent.parent / "CONTRIBUTING.md"
 # What nothing in the core may touch: clocks, threads, I/O, chance.
 IMPURE = {"asyncio", "datetime", "logging", "os", "queue", "random", "select", "socket", "sqlite3", "threading", "time"}
 # Read in another run or by another machine, so they hold wall-clock moments.
@@ -38,6 +41,45 @@ def imports(path: Path, *, at_run_time: bool = False) -> set[tuple[str, int]]:
             else:
                 found.add((node.module, node.level))
     return found
+
+
+def files_imported(path: Path) -> set[Path]:
+    """The files of the package that a file needs at run time, sooner or later: those imported in functions too."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    typing = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom) or node in typing:
+            continue
+        if node.level:
+            place = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+        elif (node.module or "").split(".")[0] == PACKAGE.name:
+            place = PACKAGE.parent.joinpath(*(node.module or "").split("."))
+        else:
+            continue
+        for alias in node.names:
+            candidates = (place / f"{alias.name}.py", place / alias.name / "__init__.py",
+                          place.with_suffix(".py"), place / "__init__.py")  # fmt: skip
+            found.add(next(each for each in candidates if each.exists()))
+    return found - {path}
+
+
+def room_table() -> list[tuple[set[str], set[str] | None]]:
+    """The rows of CONTRIBUTING.md's table: the rooms of each, and what they may import; None for all above."""
+    rows = []
+    for line in CONTRIBUTING.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        rooms = set(re.findall(r"`([a-z_]+)/?`", cells[0]))
+        if line.startswith("| `") and len(cells) == 3 and rooms:
+            named = set(re.findall(r"`([a-z_]+)`", cells[2]))
+            assert named or cells[2] in ("nothing", "all above"), line
+            rows.append((rooms, None if cells[2] == "all above" else named))
+    return rows
 
 
 def part(path: Path) -> str:
@@ -95,6 +137,33 @@ def test_nobody_imports_a_door(path: Path) -> None:
     if part(path) in DOORS or part(path) in ("cli", "__init__"):
         return
     assert not inner_imports(path) & DOORS
+
+
+def test_no_file_needs_itself_to_run() -> None:
+    """Imports run one way, file by file, whether at the top or inside of a function."""
+    graph = {path: files_imported(path) for path in FILES}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_the_table_of_rooms_names_every_room_once() -> None:
+    """A room that CONTRIBUTING.md forgets would be free to import whatever it likes."""
+    told = [room for rooms, _ in room_table() for room in rooms]
+    assert sorted(told) == sorted({part(path) for path in FILES} - {"__init__", "__main__"})
+
+
+def test_rooms_import_what_the_table_allows_them() -> None:
+    """CONTRIBUTING.md says it room by room: names, or "all above", rooms of the same line included."""
+    rows = room_table()
+    wrong = []
+    for number, (rooms, named) in enumerate(rows):
+        above = set().union(*(each for each, _ in rows[:number]))
+        assert named is None or named <= above, f"{rooms} may import what is below them: {named - above}"
+        allowed = rooms | (above if named is None else named)
+        for path in FILES:
+            if part(path) in rooms:
+                found = {room for room in inner_imports(path) if not room.startswith("__")}  # its version is anybody's
+                wrong += [f"{path.relative_to(PACKAGE)} -> {room}" for room in found - allowed]
+    assert wrong == []
 
 
 def test_no_module_is_called_queue() -> None:

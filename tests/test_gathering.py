@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from ratelimited_llm import RateLimitedExecutor
+from ratelimited_llm.engine.plain_answers import IN_QUEUE, answers_here, wants_answers
 from ratelimited_llm.gathering.crew import Crew, Item
 from ratelimited_llm.gathering.gather import gather, map_calls
-from ratelimited_llm.gathering.plainly import IN_QUEUE, answers_here, wants_answers
 
 PATIENCE = 10.0
 

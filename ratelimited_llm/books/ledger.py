@@ -7,29 +7,33 @@ in a deque, and taken in by the next who looks.
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 
+from ..accounts import CallPool
 from ..core.feedback import Kind
 from ..core.request import Cost, Usage
-from ..pools import CallPool
+from ..notices import say_perhaps_paid
 from ..telemetry.meters import Meters
 from ..telemetry.registry import meter_for
 from ..telemetry.tracing import new_trace
 from .chronicle import Chronicle, Slice
-from .ledgers import remember, wake_panels
-from .news import say_perhaps_paid
 from .notes import ENDED, FLYING, STREAMING, WAITING, Failures, ModelBook, Noted, PoolBook
 from .purse import Purse
 from .spending import Spending
 
 __all__ = ["Ledger"]
 
-LATEST = 1_000
+LATEST = 1_000  # answers that the median and the 95th percentile of the latency are of
 RECENT = 0.05  # the weight of one answer in the mean latency
+
+_all: weakref.WeakSet[Ledger] = weakref.WeakSet()
 
 
 class Ledger:
@@ -64,7 +68,7 @@ class Ledger:
         self.waiting = self.flying = 0
         self._late: deque[tuple[Noted, Usage | None, float]] = deque()
         self._renew()
-        remember(self)
+        _all.add(self)
 
     def _renew(self) -> None:
         self.lock = threading.RLock()
@@ -98,7 +102,7 @@ class Ledger:
             self._enter(call, cost)
             self._slice(call.submitted_at)
         if first:
-            wake_panels()
+            _wake_panels()
 
     def _enter(self, call: Noted, cost: Cost) -> None:
         call.stage, call.planned = WAITING, cost
@@ -373,3 +377,19 @@ class Ledger:
         self.open = self.waiting = self.flying = 0
         for book in self.pools.values():
             book.forget_open()
+
+
+def _wake_panels() -> None:
+    """Have the panels of a notebook that are shown go on; where there is no notebook nothing is imported."""
+    notebook = sys.modules.get("ratelimited_llm.display.notebook")
+    if notebook is not None:
+        notebook.wake()
+
+
+def _after_fork_in_child() -> None:
+    for ledger in list(_all):
+        ledger.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

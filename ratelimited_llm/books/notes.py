@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import Any
 
+from ..accounts import CallPool
 from ..core.request import Cost, Usage
-from ..pools import CallPool
 from ..telemetry.meters import Meter
 from .minute import Minute
 from .spending import Bill

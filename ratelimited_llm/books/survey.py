@@ -14,13 +14,12 @@ from ..core.outlook import Flow, Outlook
 from .status import ErrorStatus, LimitStatus, ModelStatus, PoolStatus, Status
 
 if TYPE_CHECKING:
-    from ..pools import CallPool
+    from ..accounts import CallPool
     from .ledger import Ledger
     from .notes import PoolBook
 
 __all__ = ["outlook_for", "status_of"]
 
-DAY = 86_400.0
 # Which of a minute's sums a limit counts; see `Minute.add` in the ledger.
 COLUMNS = {"rpm": 0, "tpm": 1, "itpm": 2, "otpm": 3}
 

@@ -7,8 +7,7 @@ waits                       what it waits for, as values
 attempt                     what the SDK's hooks see of an attempt
 streams                     open answers
 journaled, replay           answers out of a journal
-snapshot, submitted         the body as it was, and where in your code
+snapshot                    the body as it was when it was submitted
 transport                   the HTTP client's connections
 wrapped_call                a call of a client that is not ours
-answer_summary              a few words of an answer, for its repr
 """

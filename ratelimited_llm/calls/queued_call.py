@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..accounts import Account
 from ..books.notes import Noted
 from ..books.spending import most_output
 from ..books.status import Ratelimit
@@ -18,7 +19,6 @@ from ..core.request import Cost, Usage
 from ..engine.jobs import Answer, AttemptFailed, NotNeeded, in_call
 from ..exceptions import RequestExpired
 from ..future import ResponseFuture, submitted_at
-from ..pools import Account
 from ..telemetry.meters import operation_of
 from ..telemetry.reasons import reason_of
 from .attempt import Attempt, current_attempt

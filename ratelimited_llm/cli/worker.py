@@ -102,11 +102,6 @@ def run(args: argparse.Namespace) -> int:
         for client in clients.values():
             client.cancel()
             client.close()
-    print(f"ratelimited-llm worker: {told}", file=sys.stderr, flush=True)
-    if stop.now.is_set():
-        sys.stderr.flush()
-        os._exit(130 if signal.SIGINT in received else 143)  # the threads that are in flight would be waited for
-    return 130 if signal.SIGINT in received else 0
 
 
 def work(args: argparse.Namespace, address: Any, clients: dict[str, Any], stop: Stop) -> tuple[str, int]:

@@ -20,7 +20,7 @@ from html import escape
 from typing import Any
 
 from ..books.status import Ratelimit, Status
-from ..calls.answer_summary import texts
+from .answer_text import texts
 from .modes import in_kernel
 from .panel import panel
 from .ticker import INTERVAL, Ticker

@@ -8,5 +8,7 @@ senders         threads, as many as there is to send
 room            the caps of a queue
 places          where a waiting call stands
 light_future    a Future for a hundred bytes
+submission_site where in your own code a call was submitted
+plain_answers   threads whose calls wait and return plain objects
 lifecycle       Ctrl-C, the end of the process, forks
 """

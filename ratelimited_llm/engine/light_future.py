@@ -29,8 +29,8 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from ratelimited_llm.calls.submitted import add_note_of_submission
 from ratelimited_llm.engine.room import sleep_at
+from ratelimited_llm.engine.submission_site import add_note_of_submission
 
 __all__ = ["LightFuture", "Owner", "abandon", "begin", "callbacks_later", "pass_on", "pause"]
 

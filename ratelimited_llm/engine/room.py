@@ -11,7 +11,7 @@ from typing import Any
 from ..core.bounds import Bounds
 from ..core.request import QueuedRequest
 from ..exceptions import WorkerStopped
-from ..gathering.plainly import IN_QUEUE
+from .plain_answers import IN_QUEUE
 
 __all__ = ["Room", "sleep_at"]
 

@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from ..engine import lifecycle
-from .plainly import answers_here, crowd_here
+from ..engine.plain_answers import answers_here, crowd_here
 
 __all__ = ["Crew", "Item"]
 
@@ -146,7 +146,7 @@ class Crew:
         """Items that have begun and not ended."""
         return len(self._running)
 
-    # -- the crowd, see `plainly` -------------------------------------------------------------------------------------
+    # -- the crowd, see `plain_answers` -------------------------------------------------------------------------------
 
     def joins_queue(self) -> None:
         """One of the threads waits for its turn."""

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..books.status import Ratelimit
-from ..calls.submitted import submitted_at
 from ..core.estimate import TokenEstimator, body_of, prompt_bytes
 from ..core.feedback import ANSWERED, Feedback, Kind, Outcome
 from ..core.limiter import Limiter
@@ -20,6 +19,7 @@ from ..core.request import Cost, Usage
 from ..core.retry import RetryPolicy
 from ..engine.jobs import Answer, AttemptFailed, FutureJob, in_call
 from ..engine.light_future import LightFuture
+from ..engine.submission_site import submitted_at
 from ..exceptions import RequestExpired
 from ..functions.function_job import OWNER
 from ..processors import Processor

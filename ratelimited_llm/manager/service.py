@@ -35,8 +35,6 @@ from .through import Through
 
 __all__ = ["QueueManager"]
 
-LEVELS = ("high", "normal", "low")  # that are always told, also when they are empty
-
 
 class QueueManager(Looking):
     """A queue of requests with ids: enqueue, look, cancel, and take the result when it is there, or be called back.

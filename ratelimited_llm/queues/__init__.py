@@ -14,6 +14,21 @@ it. Keys and base URLs never travel.
 """
 
 from .address import QueueAddress
-from .engines import CLASSES, Handler, QueueEngine, Stop, Ticket, class_of, engine_for
+from .engines import CLASSES, Handler, QueueEngine, Stop, Ticket, class_of
 
 __all__ = ["CLASSES", "Handler", "QueueAddress", "QueueEngine", "Stop", "Ticket", "class_of", "engine_for"]
+
+
+def engine_for(address: QueueAddress) -> QueueEngine:
+    """The engine of an address.
+
+    Raises:
+        ImportError: it is not installed; says what to install.
+    """
+    if address.engine == "celery":
+        from .celery_engine import CeleryEngine
+
+        return CeleryEngine(address)
+    from .dramatiq_engine import DramatiqEngine
+
+    return DramatiqEngine(address)

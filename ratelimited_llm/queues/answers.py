@@ -18,7 +18,6 @@ from ..exceptions import (
     WorkerStopped,
 )
 from ..stores.journal_values import Recorded, harmless
-from .entry import RemoteEntry
 
 if TYPE_CHECKING:
     from ..calls.queued_call import QueuedCall
@@ -90,7 +89,7 @@ class Delivered:
         ledger.answered(call, self.usage)
         if self.usage is not None:
             call.learn(self.usage)
-        if call.entry is not None and isinstance(call.entry, RemoteEntry):
+        if call.entry is not None and call.entry.elsewhere:
             call.entry.keep(self)
         return answer
 

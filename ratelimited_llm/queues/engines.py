@@ -11,9 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from .address import QueueAddress
-
-__all__ = ["CLASSES", "Handler", "QueueEngine", "Stop", "Ticket", "class_of", "engine_for"]
+__all__ = ["CLASSES", "Handler", "QueueEngine", "Stop", "Ticket", "class_of"]
 
 CLASSES = ("high", "normal", "low")  # one queue of the engine for each, the first goes first
 LAST_HIGH, LAST_NORMAL = 2, 6  # priorities run from 0 (critical) to 10 (background); normal is 5
@@ -107,18 +105,3 @@ class QueueEngine(Protocol):
 
     def close(self) -> None:
         """Let go of all connections. May be called more than once."""
-
-
-def engine_for(address: QueueAddress) -> QueueEngine:
-    """The engine of an address.
-
-    Raises:
-        ImportError: it is not installed; says what to install.
-    """
-    if address.engine == "celery":
-        from .celery_engine import CeleryEngine
-
-        return CeleryEngine(address)
-    from .dramatiq_engine import DramatiqEngine
-
-    return DramatiqEngine(address)

@@ -20,9 +20,10 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from ..exceptions import WorkerStopped
+from . import engine_for
 from .address import QueueAddress
 from .answers import Delivered, read_answer
-from .engines import class_of, engine_for
+from .engines import class_of
 from .links import ServerClock, connect, lost
 from .payload import Job
 from .shelf import Shelf

@@ -14,7 +14,7 @@ from requests.adapters import HTTPAdapter
 from ..conveniences import Conveniences
 from ..core.checks import whole
 from ..options import disabled
-from ..pools import worker_for
+from ..shared_workers import worker_for
 from .hosts import target_of
 from .raw_calls import RawCall
 from .settings import RequestsRuntime, common_options

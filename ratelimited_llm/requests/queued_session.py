@@ -22,9 +22,9 @@ from urllib3.util import Timeout
 
 from ..conveniences import Conveniences
 from ..engine.jobs import in_call
-from ..gathering.plainly import wants_answers
+from ..engine.plain_answers import wants_answers
 from ..options import disabled
-from ..pools import worker_for
+from ..shared_workers import worker_for
 from .exchange import took
 from .hosts import Target, target_of
 from .llm_adapter import LLMAdapter, PacedAdapter

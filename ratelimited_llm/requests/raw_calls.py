@@ -17,6 +17,7 @@ import requests as _requests
 from requests.auth import AuthBase
 from requests.utils import rewind_body
 
+from ..accounts import account_for
 from ..books.notes import Noted
 from ..calls.call_job import CallJob
 from ..calls.queued_call import QueuedCall, StreamEnd
@@ -27,7 +28,6 @@ from ..core.retry import RetryPolicy
 from ..engine.jobs import Answer, AttemptFailed, in_call
 from ..engine.steps import NEVER_AGAIN
 from ..exceptions import RequestExpired
-from ..pools import account_for
 from .exchange import HTTPStatus, exchange, within
 from .hosts import Target, identity_of
 from .live_answers import BodyWatch, is_open, usage_of

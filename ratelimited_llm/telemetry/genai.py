@@ -17,7 +17,7 @@ from ..providers.parsing import count, field
 from .registry import provider_of
 
 if TYPE_CHECKING:
-    from ..pools import CallPool
+    from ..accounts import CallPool
 
 __all__ = [
     "REQUEST_MODEL",

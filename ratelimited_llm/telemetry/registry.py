@@ -18,9 +18,9 @@ from ..core.limiter import Survey
 from .meters import OTHER, Labels, Meter, Meters
 
 if TYPE_CHECKING:
+    from ..accounts import CallPool
     from ..books.ledger import Ledger
     from ..books.notes import PoolBook
-    from ..pools import CallPool
 
 __all__ = ["LimitLabels", "forget", "limits", "meter_for", "provider_of", "totals", "watch"]
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from ratelimited_llm import pools, providers
+from ratelimited_llm import providers, shared_workers
 from ratelimited_llm.batch.estimate import estimate
 from ratelimited_llm.openai import OpenAI
 from ratelimited_llm.simulator import Simulator
@@ -54,7 +54,7 @@ def lines(bodies: list[dict[str, Any]]) -> io.BytesIO:
 
 def measure(provider: str, limits: dict[str, Any], options: dict[str, Any], bodies: list[dict[str, Any]]) -> Any:
     """The estimate, and the seconds that the run took."""
-    pools.forget()
+    shared_workers.forget()
     providers._HOSTS = (("127.0.0.1", provider), *HOSTS)  # who answers at this address is known, as it is in the world
     known = {name: value for name, value in limits.items() if name != "smooth"}
     with (

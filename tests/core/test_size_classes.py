@@ -13,7 +13,7 @@ from ratelimited_llm import RateLimitedExecutor, RateLimits
 from ratelimited_llm.core.request import Cost, QueuedRequest, State
 from ratelimited_llm.core.scheduler import SPARE, Candidate, Scheduler, Wait
 from ratelimited_llm.core.size_classes import SizeClasses
-from ratelimited_llm.pools import QueueSettings, worker_for
+from ratelimited_llm.shared_workers import QueueSettings, worker_for
 from ratelimited_llm.testing import call, simulate
 
 USUAL = SizeClasses()

@@ -8,7 +8,7 @@ from concurrent.futures import wait
 import pytest
 from talking import ask
 
-from ratelimited_llm import JournalError, pools
+from ratelimited_llm import JournalError, shared_workers
 from ratelimited_llm.anthropic import Anthropic
 from ratelimited_llm.groq import Groq
 from ratelimited_llm.openai import APIStatusError, InternalServerError, OpenAI
@@ -306,7 +306,7 @@ def test_no_key_and_no_cookie_is_in_the_file(run, simulator, path):
     provider = simulator()
     client = run(OpenAI, provider, api_key="sk-very-secret-key", organization="org-secret")
     ask(client, "x").result()
-    pools.forget()
+    shared_workers.forget()
     client.close()
     client._runtime.journal.close()
     for file in path.parent.iterdir():

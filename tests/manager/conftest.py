@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ratelimited_llm import pools
+from ratelimited_llm import shared_workers
 from ratelimited_llm.manager import QueueManager
 
 sys.path.insert(0, str(Path(__file__).parent))  # for parts.py: pytest imports files without their directory
@@ -22,9 +22,9 @@ Make = Callable[..., QueueManager]
 def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test knows what another has learned, and no loop of a manager outlives its test; back-offs are short."""
     monkeypatch.setattr("ratelimited_llm.engine.steps.random.random", lambda: 0.02)
-    pools.forget()
+    shared_workers.forget()
     yield
-    pools.forget()
+    shared_workers.forget()
     assert [each.name for each in threading.enumerate() if each.name.startswith("ratelimited-llm-loop")] == []
 
 

@@ -8,7 +8,7 @@ import random
 import pytest
 import responses as responses_library
 
-from ratelimited_llm import pools, requests
+from ratelimited_llm import requests, shared_workers
 from ratelimited_llm.requests import settings
 
 
@@ -19,7 +19,7 @@ def forget():
     requests.unpatch_requests()
     requests._shared.clear()
     settings.forget()
-    pools.forget()
+    shared_workers.forget()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -4,8 +4,8 @@ import pytest
 import requests as plain
 
 from ratelimited_llm import Anthropic, AzureOpenAI, Groq, OpenAI
+from ratelimited_llm.accounts import account_for
 from ratelimited_llm.core.limits import RateLimits
-from ratelimited_llm.pools import account_for
 from ratelimited_llm.requests import configure
 from ratelimited_llm.requests.hosts import identity_of, target_of
 

@@ -7,11 +7,12 @@ import os
 import pytest
 
 from ratelimited_llm import OpenAI, QueueManager, RateLimitedExecutor, budgets
+from ratelimited_llm.accounts import account_for
 from ratelimited_llm.aio import AsyncRateLimitedWorker
 from ratelimited_llm.core.limits import RateLimits
-from ratelimited_llm.pools import QueueSettings, account_for, worker_for
 from ratelimited_llm.providers import dialect_for
 from ratelimited_llm.runner import read_arguments
+from ratelimited_llm.shared_workers import QueueSettings, worker_for
 from ratelimited_llm.stores.opening import open_store
 from ratelimited_llm.stores.spelling import checked_budget, hidden
 

@@ -2,11 +2,11 @@
 
 import pytest
 
+from ratelimited_llm.accounts import account_for
 from ratelimited_llm.core.feedback import Feedback, Kind, Outcome
 from ratelimited_llm.core.limits import RateLimits
 from ratelimited_llm.core.retry import RetryPolicy
 from ratelimited_llm.engine.jobs import AttemptFailed
-from ratelimited_llm.pools import account_for
 from ratelimited_llm.providers import dialect_for
 from ratelimited_llm.telemetry.meters import MOST_REASONS, Histogram, Labels, Meter, Meters, operation_of
 from ratelimited_llm.telemetry.reasons import error_type, reason_of

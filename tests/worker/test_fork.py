@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ratelimited_llm import RateLimitedExecutor, WorkerStopped
-from ratelimited_llm.pools import QueueSettings, worker_for
+from ratelimited_llm.shared_workers import QueueSettings, worker_for
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 PATIENCE = 10.0
@@ -150,13 +150,13 @@ def test_a_fork_while_real_threads_are_submitting_loses_nothing() -> None:
 
 def test_a_client_can_be_made_in_the_child() -> None:
     """The registry of workers is usable, whatever thread of the parent was in it."""
-    from ratelimited_llm import pools
+    from ratelimited_llm import shared_workers
 
-    pools._lock.acquire()
+    shared_workers._lock.acquire()
     try:
         in_child(lambda: worker_for(QueueSettings(max_queue=3)))
     finally:
-        pools._lock.release()
+        shared_workers._lock.release()
 
 
 def _doubled(number: int) -> int:

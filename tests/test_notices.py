@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from ratelimited_llm.books.news import News
 from ratelimited_llm.core.feedback import Kind, Outcome, Reading
+from ratelimited_llm.notices import News
 from ratelimited_llm.openai import OpenAI
 from ratelimited_llm.simulator import Simulator
 

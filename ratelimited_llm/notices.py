@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from ..core.feedback import Outcome, Reading
+from .core.feedback import Outcome, Reading
 
 __all__ = ["News", "log_as_environment_says", "say_perhaps_paid"]
 

@@ -1,49 +1,27 @@
-"""Whose limits a call spends, and which worker queues it: shared by all clients of the process that mean the same.
+"""Whose limits a call spends: an account (provider, base URL, key, limits), and in it a pool for each model family.
 
 Scripts make clients carelessly, even one for each call. So what counts is not the client: calls with the same
-provider, base URL, key and configured limits share one set of limits per model, and clients with the same queue
-settings share one worker. The memory of the limits outlives both.
+provider, base URL, key and configured limits share one account, which outlives the clients.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import threading
-import weakref
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import urlsplit, urlunsplit
 
-from .books.news import News
-from .budgets import budget_for, checked_on_lost, forget_budgets
-from .core.checks import amount, whole
 from .core.estimate import TokenEstimator
 from .core.glance import Glance
 from .core.limiter import Limiter
 from .core.limits import RateLimits
-from .core.size_classes import SizeClasses
+from .notices import News
 from .providers import Dialect
-from .stores.spelling import checked_budget
-from .worker import RateLimitedWorker
 
-__all__ = ["Account", "CallPool", "QueueSettings", "account_for", "canonical", "forget", "worker_for"]
+__all__ = ["Account", "CallPool", "account_for", "canonical", "forget_accounts"]
 
 MOST_NAMES = 1_000  # of models, which somebody may make up
-
-_lock = threading.Lock()
-_workers: weakref.WeakValueDictionary[QueueSettings, RateLimitedWorker] = weakref.WeakValueDictionary()
-
-
-def _after_fork_in_child() -> None:
-    # Threads that are not there may have held these.
-    global _lock
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 @dataclass(frozen=True)
@@ -136,51 +114,6 @@ def _account(provider: str, base_url: str, key: str, limits: RateLimits, dialect
     return Account(provider, base_url, digest, limits, dialect)
 
 
-@dataclass(frozen=True, kw_only=True)
-class QueueSettings:
-    """What makes two clients share a queue, or not."""
-
-    max_queue: int | None = None
-    max_queue_per_tenant: int | None = None
-    on_full: str = "block"
-    ageing: float | None = None
-    weights: tuple[tuple[str, float], ...] = ()
-    size_classes: SizeClasses | bool | None = None
-    budget: str | None = field(default=None, repr=False)  # a URL may hold a password
-    on_budget_lost: str | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("max_queue", "max_queue_per_tenant"):
-            if getattr(self, name) is not None:
-                whole(name, getattr(self, name), 1, ", or None for no cap")
-        if self.on_full not in ("block", "raise"):  # here, since what makes no sense may not be hashable
-            raise ValueError(f'on_full must be "block" or "raise", not {self.on_full!r}')
-        if self.ageing is not None:
-            amount("ageing", self.ageing, "a number of seconds")
-        object.__setattr__(self, "size_classes", SizeClasses.read(self.size_classes))
-        # As it is checked, so that equal ones are equal, and what the environment says counts as of now.
-        object.__setattr__(self, "budget", checked_budget(self.budget))
-        object.__setattr__(self, "on_budget_lost", checked_on_lost(self.on_budget_lost))
-
-
-def worker_for(settings: QueueSettings) -> RateLimitedWorker:
-    """The worker of these settings, which lives as long as somebody holds it or calls are pending."""
-    with _lock:
-        worker = _workers.get(settings)
-        if worker is None or worker.closed:
-            worker = _workers[settings] = RateLimitedWorker(
-                budget=budget_for(settings.budget or "memory", settings.on_budget_lost or "local"),
-                max_queue=settings.max_queue,
-                max_queue_per_tenant=settings.max_queue_per_tenant,
-                on_full=settings.on_full,
-                ageing=settings.ageing,
-                weights=dict(settings.weights),
-                size_classes=settings.size_classes,
-            )
-        return worker
-
-
-def forget() -> None:
-    """Forget all limits that were learned and all budget that was spent, as after a new start of the process."""
-    forget_budgets()
+def forget_accounts() -> None:
+    """Forget every account with what its answers taught, as after a new start of the process."""
     _account.cache_clear()
