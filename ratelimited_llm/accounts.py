@@ -13,7 +13,7 @@ from functools import lru_cache
 from urllib.parse import urlsplit, urlunsplit
 
 from .core.estimate import TokenEstimator
-from .core.glance import Glance
+from .core.header_sampler import HeaderSampler
 from .core.limiter import Limiter
 from .core.limits import RateLimits
 from .notices import News
@@ -70,15 +70,15 @@ class Account:
         self.news = News(base_url)
         self._digest = digest
         self._pools: dict[str, CallPool] = {}
-        self._glances: dict[str, Glance] = {}
+        self._samplers: dict[str, HeaderSampler] = {}
 
-    def glance(self, pool: CallPool) -> Glance:
+    def sampler(self, pool: CallPool) -> HeaderSampler:
         """When the limits of a pool were read last; thread-safe, as two that were made at once do no harm."""
-        found = self._glances.get(pool.family)
+        found = self._samplers.get(pool.family)
         if found is None:
-            if len(self._glances) > MOST_NAMES:
-                self._glances.clear()
-            found = self._glances[pool.family] = Glance()
+            if len(self._samplers) > MOST_NAMES:
+                self._samplers.clear()
+            found = self._samplers[pool.family] = HeaderSampler()
         return found
 
     def pool(self, model: str) -> CallPool:

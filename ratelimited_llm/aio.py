@@ -15,8 +15,8 @@ from .core.request import Cost, Priority, Usage
 from .core.retry import RetryPolicy
 from .engine.jobs import UNTRIED
 from .engine.steps import NEVER_AGAIN
+from .functions.error_outcomes import outcome_of
 from .functions.function_job import OwnLimits, checked_classes, checked_worker
-from .functions.refusals import outcome_of
 from .options import CallOptions, split_limits
 from .worker import RateLimitedWorker
 

@@ -1,4 +1,4 @@
-"""Which budget people mean by `budget=`: one object for all who mean the same. How it is spelled is in `spelling`."""
+"""Which budget people mean by `budget=`: one object for all who mean the same. How it is spelled is in `stores.budget_spec`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .engine import lifecycle
+from .stores.budget_spec import checked_budget
 from .stores.memory import MemoryBudget
-from .stores.spelling import checked_budget
 
 if TYPE_CHECKING:
-    from .stores.shared import SharedBudget
-    from .stores.sharing import SharedStore
+    from .stores.shared_budget import SharedBudget
+    from .stores.shared_store import SharedStore
 
 __all__ = ["budget_for", "checked_on_lost", "close_budgets", "facts_from", "forget_budgets", "memory", "own_budget"]
 
@@ -85,7 +85,7 @@ def _new_budget(spec: str, on_lost: str) -> MemoryBudget:
 
         lifecycle.at_the_end(close_budgets)
         return RememberingBudget()
-    from .stores.shared import SharedBudget  # nothing of it is needed before
+    from .stores.shared_budget import SharedBudget  # nothing of it is needed before
 
     if not spec.startswith("sqlite"):
         import redis  # noqa: F401 - it takes a third of a second, which the first call would have to wait for

@@ -111,7 +111,7 @@ def _after_run(rest: list[str]) -> list[str]:
 
 
 def _checked(option: str, value: str) -> str:
-    from .stores.spelling import checked_budget
+    from .stores.budget_spec import checked_budget
 
     try:
         if option in ("--rpm", "--tpm", "--max-cost") and not parse_amount(value, option) > 0:

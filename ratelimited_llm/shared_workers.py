@@ -11,7 +11,7 @@ from .accounts import forget_accounts
 from .budgets import budget_for, checked_on_lost, forget_budgets
 from .core.checks import amount, whole
 from .core.size_classes import SizeClasses
-from .stores.spelling import checked_budget
+from .stores.budget_spec import checked_budget
 from .worker import RateLimitedWorker
 
 __all__ = ["QueueSettings", "forget", "worker_for"]

@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .core.bounds import Bounds
 from .core.checks import number, text, whole
 from .core.dispatcher import Dispatcher, Impossible, Send, Wait
 from .core.feedback import ANSWERED, Feedback, Kind, Outcome, Reading
 from .core.limiter import Limiter
 from .core.limits import RateLimits
+from .core.queue_caps import QueueCaps
 from .core.request import Cost, Priority, QueuedRequest, State, Usage
 from .core.retry import RetryBudget, RetryPolicy
 from .core.scheduler import Scheduler
@@ -148,7 +148,7 @@ def simulate(
     events: Sequence[tuple[float, Callable[[Enforcement, float], None]]] = (),
     scheduler: Scheduler | None = None,
     policy: RetryPolicy | None = None,
-    bounds: Bounds | None = None,
+    bounds: QueueCaps | None = None,
     faults: Callable[[float, QueuedRequest, float], Outcome | None] | None = None,
     **limiter_options: Any,
 ) -> Run:
@@ -215,7 +215,7 @@ class _Simulation:
         seed: int,
         scheduler: Scheduler | None,
         policy: RetryPolicy,
-        bounds: Bounds | None,
+        bounds: QueueCaps | None,
         faults: Callable[[float, QueuedRequest, float], Outcome | None] | None,
     ) -> None:
         self.calls = calls
@@ -230,7 +230,7 @@ class _Simulation:
             Scheduler() if scheduler is None else scheduler, MemoryBudget(), retries=RetryBudget()
         )
         self.policy = policy
-        self.bounds = bounds or Bounds()
+        self.bounds = bounds or QueueCaps()
         self.faults = faults
         self.events: list[tuple[float, int, Callable[[float], None]]] = []
         self.order = itertools.count()

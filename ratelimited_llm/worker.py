@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .core.bounds import Bounds
 from .core.checks import amount, number, weights_of, whole
 from .core.dispatcher import Dispatcher
 from .core.feedback import Feedback, Kind
 from .core.limiter import Survey
+from .core.queue_caps import QueueCaps
 from .core.request import Usage
 from .core.retry import RetryBudget, RetryPolicy
 from .core.scheduler import Scheduler
@@ -93,7 +93,7 @@ class RateLimitedWorker:
     def _new_engine(self) -> Engine:
         scheduler = Scheduler(ageing=self._ageing, weights=self._weights, sizes=self._sizes)
         machine = Dispatcher(scheduler, self.budget, retries=RetryBudget())
-        room = Room(Bounds(*self._caps), self._blocks) if self.bounded else None
+        room = Room(QueueCaps(*self._caps), self._blocks) if self.bounded else None
         engine = Engine(machine, room, self.clock, _sequence, f"ratelimited-llm-worker-{self.number}")
         if isinstance(self.budget, MemoryBudget):
             self.budget.listen(engine)

@@ -16,7 +16,7 @@ CONTRIBUTING = Path(__file__).parent.parent / "CONTRIBUTING.md"
 # What nothing in the core may touch: clocks, threads, I/O, chance.
 IMPURE = {"asyncio", "datetime", "logging", "os", "queue", "random", "select", "socket", "sqlite3", "threading", "time"}
 # Read in another run or by another machine, so they hold wall-clock moments.
-KEEPERS_OF_MOMENTS = {"course.py", "journal.py", "journaled.py", "sqlite_store.py", "stats.py"}
+KEEPERS_OF_MOMENTS = {"history.py", "journal.py", "journaled.py", "sqlite_store.py", "stats.py"}
 DOORS = {"openai", "groq", "anthropic", "requests"}
 SDKS = {"openai", "groq", "anthropic", "httpx", "httpx2", "requests"}
 

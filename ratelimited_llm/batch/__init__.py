@@ -1,4 +1,13 @@
-"""Batches: a file of calls in, a file of answers out, and the same command again does only what is missing."""
+"""Batches: a file of calls in, a file of answers out, and the same command again does only what is missing.
+
+start                             `run_batch` and `check_batch`: arguments and files
+run, sending, interrupts          the loop: lines in, calls out, rows written, Ctrl-C
+source, lines, shapes, template   the input: read ahead, line by line, in five shapes, with a prompt
+files, output, rows, result       the output, what earlier runs left in it, and what became of the batch
+ids                               a million ids in little memory
+estimate, estimated               what a batch will take and cost, before any money is spent
+account, load, forecast           whose limits and prices that counts with, and how long it lasts in virtual time
+"""
 
 from __future__ import annotations
 

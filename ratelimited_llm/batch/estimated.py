@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..core.limits import PERIODS
-from ..display.words import amount, money
+from ..display.number_text import amount, money
 from .forecast import CONCURRENCY, INTERVAL
 
 __all__ = ["Estimate", "LimitEstimate", "LineProblem", "PoolEstimate"]

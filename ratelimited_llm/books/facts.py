@@ -57,7 +57,7 @@ def set_role(role: str) -> None:
 
 
 def facts_of(budget: Any, ledgers: Callable[[Any], Iterable[Ledger]]) -> dict[str, Any]:
-    """The facts of `stores.sharing.Member`, as JSON values.
+    """The facts of `stores.shared_store.Member`, as JSON values.
 
     Args:
         budget: a shared one.

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from ..core.booking import Shared
-    from ..stores.sharing import Control, Member, PoolFacts, SharedStore
+    from ..stores.shared_store import Control, Member, PoolFacts, SharedStore
 
 __all__ = ["Fleet", "FleetLimit", "FleetPool", "FleetWorker", "fleet_of"]
 

@@ -23,9 +23,9 @@ from ..notices import say_perhaps_paid
 from ..telemetry.meters import Meters
 from ..telemetry.registry import meter_for
 from ..telemetry.tracing import new_trace
+from .call_records import ENDED, FLYING, STREAMING, WAITING, CallRecord, Failures, ModelBook, PoolBook
 from .chronicle import Chronicle, Slice
-from .notes import ENDED, FLYING, STREAMING, WAITING, Failures, ModelBook, Noted, PoolBook
-from .purse import Purse
+from .cost_cap import CostCap
 from .spending import Spending
 
 __all__ = ["Ledger"]
@@ -66,18 +66,18 @@ class Ledger:
         self.mean_latency: float | None = None
         self.chronicle = Chronicle()
         self.waiting = self.flying = 0
-        self._late: deque[tuple[Noted, Usage | None, float]] = deque()
+        self._late: deque[tuple[CallRecord, Usage | None, float]] = deque()
         self._renew()
         _all.add(self)
 
     def _renew(self) -> None:
         self.lock = threading.RLock()
         self._changed = threading.Condition(self.lock)
-        self._purse = Purse(self.spending)
+        self._cost_cap = CostCap(self.spending)
 
     # -- the life of a call -------------------------------------------------------------------------------------------
 
-    def submitted(self, call: Noted, cost: Cost) -> None:
+    def submitted(self, call: CallRecord, cost: Cost) -> None:
         """It was accepted, or is about to be: then `withdrawn` takes it back.
 
         Raises:
@@ -104,20 +104,20 @@ class Ledger:
         if first:
             _wake_panels()
 
-    def _enter(self, call: Noted, cost: Cost) -> None:
+    def _enter(self, call: CallRecord, cost: Cost) -> None:
         call.stage, call.planned = WAITING, cost
         call.book.enter(cost)
         self.waiting += 1
         call.meter.waiting += 1
 
-    def withdrawn(self, call: Noted) -> None:
+    def withdrawn(self, call: CallRecord) -> None:
         """It was not accepted after all."""
         with self.lock:
             if self._give_up(call):
                 self.submitted_calls -= 1
                 self._drop(call)
 
-    def _give_up(self, call: Noted) -> bool:
+    def _give_up(self, call: CallRecord) -> bool:
         """It will cost nothing (more); False when it had ended."""
         if call.stage == WAITING:
             self.spending.dropped(call)
@@ -125,7 +125,7 @@ class Ledger:
             self.spending.failed(call, again=False)
         return self._leave(call)
 
-    def too_dear(self, call: Noted, cost: Cost, again: Callable[[], None] | None) -> bool:
+    def too_dear(self, call: CallRecord, cost: Cost, again: Callable[[], None] | None) -> bool:
         """Whether it must wait, as the calls in flight may use up what the cap on the cost leaves.
 
         Args:
@@ -142,16 +142,16 @@ class Ledger:
             return False
         with self.lock:
             self.take_in()
-            return self._purse.too_dear(call, cost, again)
+            return self._cost_cap.too_dear(call, cost, again)
 
-    def sent(self, call: Noted, cost: Cost, at: float | None = None) -> None:
+    def sent(self, call: CallRecord, cost: Cost, at: float | None = None) -> None:
         """Everything is reserved, and an attempt begins; or began at that moment, elsewhere."""
         now = self.clock() if at is None else at
         with self.lock:
             if call.stage != WAITING:
                 return
             book, meter = call.book, call.meter
-            self._purse.started(call, cost)
+            self._cost_cap.started(call, cost)
             self._leave(call)
             call.stage, call.planned, call.sent_at = FLYING, cost, now
             if not call.tries:
@@ -172,7 +172,7 @@ class Ledger:
         if first:
             say_perhaps_paid()
 
-    def unsent(self, call: Noted) -> None:
+    def unsent(self, call: CallRecord) -> None:
         """What was about to be sent need not be, for now: it waits again."""
         now = self.clock()
         with self.lock:
@@ -185,7 +185,7 @@ class Ledger:
             self._enter(call, call.planned)
             self._slice(now).sent -= 1
 
-    def back(self, call: Noted, kind: Kind, reason: str) -> None:
+    def back(self, call: CallRecord, kind: Kind, reason: str) -> None:
         """An attempt failed, and the call waits for another; or for its end, which is told by `failed`.
 
         Args:
@@ -208,7 +208,7 @@ class Ledger:
             self._enter(call, call.planned)
             self._slice(now).refused += kind is Kind.LIMITED
 
-    def gave_up(self, call: Noted, *, perhaps_paid: bool) -> None:
+    def gave_up(self, call: CallRecord, *, perhaps_paid: bool) -> None:
         """Its last attempt failed; its end is told by `failed`."""
         with self.lock:
             if call.stage == FLYING:
@@ -216,7 +216,7 @@ class Ledger:
                 self._leave(call)
                 self._enter(call, call.planned)
 
-    def answered(self, call: Noted, usage: Usage | None) -> None:
+    def answered(self, call: CallRecord, usage: Usage | None) -> None:
         """Its answer is there, in full."""
         now = self.clock()
         with self.lock:
@@ -226,7 +226,7 @@ class Ledger:
                 self._use(call, usage, now, model)
                 call.meter.duration.add(now - call.sent_at)
 
-    def opened(self, call: Noted) -> None:
+    def opened(self, call: CallRecord) -> None:
         """Its answer has begun, and is a stream."""
         now = self.clock()
         with self.lock:
@@ -234,13 +234,13 @@ class Ledger:
                 self._answer(call, now)
                 call.stage = STREAMING
 
-    def first_chunk(self, call: Noted) -> None:
+    def first_chunk(self, call: CallRecord) -> None:
         """The first piece of its stream is there."""
         now = self.clock()
         with self.lock:
             call.meter.first_chunk.add(now - call.sent_at)
 
-    def _answer(self, call: Noted, now: float) -> ModelBook:
+    def _answer(self, call: CallRecord, now: float) -> ModelBook:
         self.answered_calls += 1
         call.meter.answered += 1
         latency = now - call.sent_at
@@ -255,7 +255,7 @@ class Ledger:
         self.chronicle.latency(current, latency)
         return model
 
-    def stream_ended(self, call: Noted, usage: Usage | None) -> None:
+    def stream_ended(self, call: CallRecord, usage: Usage | None) -> None:
         """Its stream is over; may be called from a finalizer."""
         self._late.append((call, usage, self.clock()))
 
@@ -268,7 +268,7 @@ class Ledger:
                 self._use(call, usage, at, self._model(call))
                 call.meter.duration.add(at - call.sent_at)
 
-    def replayed(self, call: Noted) -> None:
+    def replayed(self, call: CallRecord) -> None:
         """It has ended: the journal had its answer."""
         with self.lock:
             if self._give_up(call):
@@ -277,7 +277,7 @@ class Ledger:
                 self.spending.replayed()
                 self._drop(call)
 
-    def failed(self, call: Noted, error: BaseException) -> None:
+    def failed(self, call: CallRecord, error: BaseException) -> None:
         """It has ended, without an answer."""
         now = self.clock()
         with self.lock:
@@ -292,7 +292,7 @@ class Ledger:
         if call.trace is not None:
             call.trace.failed(call, error)
 
-    def cancelled(self, call: Noted) -> None:
+    def cancelled(self, call: CallRecord) -> None:
         """Its caller does not want it any more."""
         with self.lock:
             if self._give_up(call):
@@ -303,12 +303,12 @@ class Ledger:
         if call.trace is not None:
             call.trace.failed(call, CancelledError())
 
-    def resolved(self, call: Noted) -> None:
+    def resolved(self, call: CallRecord) -> None:
         """Its future has its answer: whoever waits for all may go."""
         with self.lock:
             self._drop(call)
 
-    def _leave(self, call: Noted) -> bool:
+    def _leave(self, call: CallRecord) -> bool:
         """Take it out of where it is; False when it has left, or never came."""
         stage = call.stage
         if stage == ENDED:
@@ -321,18 +321,18 @@ class Ledger:
             call.book.flying -= 1
             self.flying -= 1
             call.meter.flying -= 1
-            self._purse.call_ended()
+            self._cost_cap.call_ended()
         call.stage = ENDED
         return True
 
-    def _drop(self, call: Noted) -> None:
+    def _drop(self, call: CallRecord) -> None:
         if call.counted:
             call.counted = False
             self.open -= 1
             if not self.open:
                 self._changed.notify_all()
 
-    def _use(self, call: Noted, usage: Usage | None, now: float, model: ModelBook) -> None:
+    def _use(self, call: CallRecord, usage: Usage | None, now: float, model: ModelBook) -> None:
         """Correct what it was charged to what it used; it has left."""
         meter, current = call.meter, self._slice(now)
         meter.cost += self.spending.answered(call, usage) or 0.0
@@ -346,7 +346,7 @@ class Ledger:
         current.tokens += prompt + output
         call.book.use(call.planned, usage, now)
 
-    def _model(self, call: Noted) -> ModelBook:
+    def _model(self, call: CallRecord) -> ModelBook:
         model = self.models.get(call.model)
         if model is None:
             model = self.models[call.model] = ModelBook(call.pool.dialect.name)

@@ -15,8 +15,8 @@ from .status import ErrorStatus, LimitStatus, ModelStatus, PoolStatus, Status
 
 if TYPE_CHECKING:
     from ..accounts import CallPool
+    from .call_records import PoolBook
     from .ledger import Ledger
-    from .notes import PoolBook
 
 __all__ = ["outlook_for", "status_of"]
 

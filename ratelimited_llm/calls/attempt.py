@@ -24,7 +24,7 @@ from ..providers import Dialect
 from ..providers.parsing import telling
 
 if TYPE_CHECKING:
-    from ..core.glance import Glance
+    from ..core.header_sampler import HeaderSampler
     from .async_turn import AsyncTurn
     from .call_turn import CallTurn
     from .queued_call import QueuedCall
@@ -57,15 +57,15 @@ class Attempt:
     """
 
     __slots__ = (
-        "_outer", "accepted", "call", "dialect", "given_up", "glance", "made", "options", "outcome", "readings",
-        "refusals", "response", "rest",
+        "_outer", "accepted", "call", "dialect", "given_up", "made", "options", "outcome", "readings", "refusals",
+        "response", "rest", "sampler",
     )  # fmt: skip
 
     def __init__(
         self, dialect: Dialect, made: int = 0, refusals: int = 0, rest: CallTurn | AsyncTurn | None = None
     ) -> None:
         self.dialect = dialect
-        self.glance: Glance | None = None  # set by the call that it passes
+        self.sampler: HeaderSampler | None = None  # set by the call that it passes
         self.made = made
         self.refusals = refusals
         self.rest = rest
@@ -96,7 +96,7 @@ class Attempt:
     def of(self, call: QueuedCall, options: Any) -> Attempt:
         """It passes this call, with the SDK's options for this time; what to wait for then."""
         self.call = call
-        self.glance = call.account.glance(call.pool)
+        self.sampler = call.account.sampler(call.pool)
         self.options = options
         return self
 
@@ -110,15 +110,15 @@ class Attempt:
     # -- what the hooks see -------------------------------------------------------------------------------------------
 
     def saw(self, response: Any) -> None:
-        """An answer that the SDK accepts; its headers are read (see `glance`), its body is not."""
+        """An answer that the SDK accepts; its headers are read (see `sampler`), its body is not."""
         self.outcome = ANSWERED
         self.accepted = response
         now = time.monotonic()
-        if self.glance is None:
+        if self.sampler is None:
             self.readings = self.dialect.readings(telling(response.headers))
-        elif self.glance.due(now):
+        elif self.sampler.due(now):
             self.readings = self.dialect.readings(telling(response.headers))
-            self.glance.read(self.readings, now)
+            self.sampler.read(self.readings, now)
 
     def judge(self, response: Any) -> Outcome:
         """An answer with an error status: read it whole, once, and say what it means."""

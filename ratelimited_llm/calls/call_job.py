@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..books.status import Ratelimit
 from ..core.request import Lane
-from ..display.words import span
+from ..display.number_text import span
 from ..engine.jobs import Answer, FutureJob, NotNeeded, forget_frames
 from ..engine.light_future import LightFuture, Watch, begin, pass_on, pause
 from ..future import ResponseFuture

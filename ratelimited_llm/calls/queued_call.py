@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..accounts import Account
-from ..books.notes import Noted
+from ..books.call_records import CallRecord
 from ..books.spending import most_output
 from ..books.status import Ratelimit
 from ..core.estimate import body_of, prompt_bytes
@@ -47,7 +47,7 @@ WORKERS_GRACE = 60.0  # seconds beyond max_wait after which it is clear that no 
 PLAIN_TYPES = frozenset({str, bytes, bytearray, int, float, bool, dict, list, tuple, type(None), object})
 
 
-class QueuedCall(Noted):
+class QueuedCall(CallRecord):
     """The arguments of one `request()` and all that has to be known to queue it.
 
     Args:

@@ -14,8 +14,8 @@ from ..core.feedback import ANSWERED, Feedback, Kind, Outcome, Reading
 from ..core.request import Cost, Usage
 from ..core.retry import RetryPolicy
 from ..engine.jobs import SENDING, Answer, AttemptFailed, FutureJob, TurnJob, in_call
+from ..functions.error_outcomes import outcome_of
 from ..functions.function_job import OWNER
-from ..functions.refusals import outcome_of
 from ..future import ResponseFuture, submitted_at
 from ..providers.parsing import count, field
 

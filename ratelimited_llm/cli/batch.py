@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..batch import BatchInterrupted, BatchResult, InputError, OutputError, check_batch, run_batch
-from ..stores.spelling import hidden
+from ..stores.budget_spec import hidden
 from .clients import add_client_options, amount, client_for
 
 __all__ = ["add_parser", "run"]

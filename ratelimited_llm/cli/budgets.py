@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..stores.sharing import SharedStore
+    from ..stores.shared_store import SharedStore
 
 __all__ = ["add_budget_option", "budget_of", "with_store"]
 

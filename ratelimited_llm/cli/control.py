@@ -20,7 +20,7 @@ from .budgets import add_budget_option, with_store
 from .clients import amount
 
 if TYPE_CHECKING:
-    from ..stores.sharing import SharedStore
+    from ..stores.shared_store import SharedStore
 
 __all__ = ["add_parser"]
 

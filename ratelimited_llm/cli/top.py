@@ -24,7 +24,7 @@ from .budgets import add_budget_option, with_store
 
 if TYPE_CHECKING:
     from ..books.fleet import Fleet
-    from ..stores.sharing import SharedStore
+    from ..stores.shared_store import SharedStore
 
 __all__ = ["add_parser"]
 

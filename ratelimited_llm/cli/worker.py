@@ -107,14 +107,14 @@ def run(args: argparse.Namespace) -> int:
 def work(args: argparse.Namespace, address: Any, clients: dict[str, Any], stop: Stop) -> tuple[str, int]:
     """Consume until told to stop; answers what was done, in words, and how many calls are in flight still."""
     from ..queues import engine_for
-    from ..queues.links import ServerClock, connect
+    from ..queues.answer_store import AnswerStore
+    from ..queues.redis_server import ServerClock, connect
     from ..queues.service import JobService
-    from ..queues.shelf import Shelf
 
     engine = engine_for(address)
     client = connect(address)
     try:
-        service = JobService(clients, Shelf(client, address), ServerClock(client), heartbeat=args.heartbeat)
+        service = JobService(clients, AnswerStore(client, address), ServerClock(client), heartbeat=args.heartbeat)
         engine.consume(service, concurrency=args.concurrency, heartbeat=args.heartbeat, stop=stop)
         return (
             f"{service.answered} answered, {service.failed} failed, {service.known} known already, "

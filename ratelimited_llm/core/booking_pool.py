@@ -35,7 +35,7 @@ POOL = "pool"
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What operators want of every pool: see `stores.sharing.Control`."""
+    """What operators want of every pool: see `stores.shared_store.Control`."""
 
     news: int = 0
     paused: bool = False

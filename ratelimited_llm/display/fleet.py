@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..books.fleet import Fleet, FleetLimit, FleetPool, FleetWorker
-from .words import UNKNOWN, amount, money, span
+from .number_text import UNKNOWN, amount, money, span
 
 __all__ = ["clean", "frame", "limits_table"]
 

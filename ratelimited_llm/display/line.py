@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ..books.status import LimitStatus, PoolStatus, Status
-from .words import UNKNOWN, amount, money, percent, span
+from .number_text import UNKNOWN, amount, money, percent, span
 
 __all__ = ["line", "summary"]
 

@@ -22,9 +22,9 @@ from typing import Any
 from ..books.status import Ratelimit, Status
 from .answer_text import texts
 from .modes import in_kernel
+from .number_text import span
 from .panel import panel
 from .ticker import INTERVAL, Ticker
-from .words import span
 
 __all__ = ["NotebookProgress", "interrupted", "show_client", "show_future", "wake"]
 

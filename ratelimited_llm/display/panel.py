@@ -11,7 +11,7 @@ from html import escape
 
 from ..books.status import ErrorStatus, LimitStatus, ModelStatus, PoolStatus, Status
 from .line import line
-from .words import amount, money, percent, span
+from .number_text import amount, money, percent, span
 
 __all__ = ["panel"]
 

@@ -9,9 +9,9 @@ from html import escape
 from itertools import pairwise
 
 from ..books.status import History, LimitStatus, ModelStatus, Status
+from .charts import Frame, Line, columns, distribution, lines, quantile, seconds, step_line
+from .number_text import amount, money, span
 from .page import page, rows_of
-from .pictures import Frame, Line, columns, distribution, lines, quantile, seconds, step_line
-from .words import amount, money, span
 
 __all__ = ["report", "share_used"]
 

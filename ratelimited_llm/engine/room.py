@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Any
 
-from ..core.bounds import Bounds
+from ..core.queue_caps import QueueCaps
 from ..core.request import QueuedRequest
 from ..exceptions import WorkerStopped
 from .plain_answers import IN_QUEUE
@@ -39,7 +39,7 @@ class Room:
         blocks: whether who finds it full waits (True) or is refused.
     """
 
-    def __init__(self, bounds: Bounds, blocks: bool) -> None:
+    def __init__(self, bounds: QueueCaps, blocks: bool) -> None:
         self._bounds = bounds
         self._blocks = blocks
         self._lock = threading.RLock()  # a finalizer may submit

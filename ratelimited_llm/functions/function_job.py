@@ -16,7 +16,7 @@ from ..engine.jobs import Answer, AttemptFailed, FutureJob
 from ..engine.light_future import LightFuture, begin
 from ..options import CallOptions
 from ..worker import RateLimitedWorker
-from .refusals import outcome_of
+from .error_outcomes import outcome_of
 
 __all__ = [
     "NO_TOKENS",

@@ -8,7 +8,7 @@ or inside a service: `app.mount("/llm", create_app(rpm=500))`. Needs the extra "
 settings    what it is told
 app         the Starlette app
 serving     a server for it, and its end
-hub         what stands behind the routes
+gateway     what stands behind the routes
 routing     where a path leads
 guard       who may use it
 headers     which headers go through
@@ -20,7 +20,7 @@ connections many small pools instead of a large one
 queue_api   requests by id, and what operators do
 stats       what it tells about itself
 dashboard   a page that shows it
-course      what has happened lately
+history     what has happened in the last quarter of an hour
 errors      answers on its own account
 """
 

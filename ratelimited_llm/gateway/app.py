@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from ..options import LIMIT_NAMES
 from . import queue_api
 from .errors import Refusal
-from .hub import Gateway
+from .gateway import Gateway
 from .queue_api import Handler
 from .relay import Relay, path_below
 from .routing import shape_of

@@ -40,7 +40,7 @@ from .guard import own_page
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from .hub import Gateway
+    from .gateway import Gateway
 
 __all__ = ["HEADER", "routes"]
 

@@ -31,7 +31,7 @@ from .stats import stats
 from .upstreams import UPSTREAMS
 
 if TYPE_CHECKING:
-    from .hub import Gateway
+    from .gateway import Gateway
 
 __all__ = ["routes"]
 

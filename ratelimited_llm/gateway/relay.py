@@ -16,9 +16,9 @@ from ..books.status import Ratelimit
 from ..core.request import Priority
 from .answers import BrokenOff
 from .errors import NO_RETRY, Refusal, refusal_of
+from .gateway import Gateway, Ticket
 from .guard import key_of
 from .headers import call_options, decoded, for_client, tag_of
-from .hub import Gateway, Ticket
 from .outgoing import Outgoing
 from .routing import Destination, destination, shape_of
 from .upstreams import Upstream, queued_call
@@ -282,6 +282,6 @@ class Exchange:
             return
         fared = self._begun or self._fared()
         if fared is None or not fared.attempts:
-            self._gateway.course.ended(outcome, None, None)
+            self._gateway.history.ended(outcome, None, None)
         else:
-            self._gateway.course.ended(outcome, fared.queued_s, fared.sent_s if outcome == "answered" else None)
+            self._gateway.history.ended(outcome, fared.queued_s, fared.sent_s if outcome == "answered" else None)

@@ -15,8 +15,8 @@ import uvicorn
 
 from ..books.facts import set_role
 from .app import create_app
+from .gateway import Gateway
 from .guard import is_loopback
-from .hub import Gateway
 
 __all__ = ["GatewayServer", "listen", "serve"]
 

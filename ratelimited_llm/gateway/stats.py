@@ -51,10 +51,10 @@ from typing import TYPE_CHECKING, Any
 from ..books.health import Health, Vitals
 from ..books.health import health as judge
 from ..core.request import Priority
-from .course import percentiles
+from .history import percentiles
 
 if TYPE_CHECKING:
-    from .hub import Gateway
+    from .gateway import Gateway
 
 __all__ = ["health", "health_told", "stats"]
 
@@ -95,11 +95,11 @@ def stats(gateway: Gateway) -> dict[str, Any]:
             **{name: gateway.counts[name] for name in ("queue_full", "expired", "too_large", "unauthorized")},
             "by_status": {str(code): count for code, count in sorted(gateway.statuses.items())},
         },
-        "latency": percentiles(gateway.course.latencies),
-        "queue_wait": percentiles(gateway.course.waits),
+        "latency": percentiles(gateway.history.latencies),
+        "queue_wait": percentiles(gateway.history.waits),
         "models": [asdict(model) for _, status in told for model in status.models],
         "errors": [{"text": text, "count": count} for text, count in errors.most_common(20)],
-        "history": gateway.course.told(),
+        "history": gateway.history.told(),
         "limits_configured": gateway.settings.limits,
         "max_queue": gateway.settings.max_queue,
         "budget": gateway.budget_kind,
@@ -138,11 +138,11 @@ def _pool(pool: Any) -> dict[str, Any]:
 
 def health(gateway: Gateway) -> Health:
     """How well it does, by the last five minutes; see `ratelimited_llm.health` for what costs points."""
-    sums = gateway.course.sums(RECENT)
+    sums = gateway.history.sums(RECENT)
     return judge(
         Vitals(
             answered=sums["answered"], failed=sums["failed"], refused=sums["refused"], rejected=sums["rejected"],
-            wait=percentiles(gateway.course.waits)["p95"], queued=gateway.queued, max_queue=gateway.settings.max_queue,
+            wait=percentiles(gateway.history.waits)["p95"], queued=gateway.queued, max_queue=gateway.settings.max_queue,
             paused=gateway.state == "paused", budget_lost=gateway.budget_lost, draining=gateway.draining,
         )
     )  # fmt: skip

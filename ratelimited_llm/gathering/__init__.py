@@ -1,1 +1,5 @@
-"""Many answers at once: `gather` for futures, `map` for blocking functions, and the threads of a map."""
+"""Many answers at once.
+
+gather  `gather` for futures, `map_calls` for blocking functions
+crew    the threads of one map, as many as the limits can use
+"""

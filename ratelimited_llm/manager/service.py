@@ -27,16 +27,16 @@ from ..processors import Processor
 from .answers import RequestId, Told
 from .background import Background
 from .callbacks import Callback, calling
+from .client_requests import ClientRequests
 from .figures import Figures
-from .looking import Looking
+from .inspection import Inspection
 from .processing import Processing
 from .records import Record, Records
-from .through import Through
 
 __all__ = ["QueueManager"]
 
 
-class QueueManager(Looking):
+class QueueManager(Inspection):
     """A queue of requests with ids: enqueue, look, cancel, and take the result when it is there, or be called back.
 
     Args:
@@ -92,7 +92,7 @@ class QueueManager(Looking):
             "ageing": ageing, "weights": weights, "size_classes": sizes,
         }  # fmt: skip
         self._background = Background()
-        self._sent_by: Processing | Through
+        self._sent_by: Processing | ClientRequests
         if (processor is None) == (client is None):
             raise TypeError("give processor=, or client=, and not both: somebody has to send the requests")
         given = split_limits(limits, limit_options)
@@ -101,7 +101,7 @@ class QueueManager(Looking):
                 raise TypeError("with client= the limits are the client's: OpenAI(rpm=..., tpm=...)")
             if (budget, budget_name, on_budget_lost) != (None, None, None):
                 raise TypeError("with client= the budget is the client's: OpenAI(budget=...)")
-            self._sent_by = Through(client, queue)
+            self._sent_by = ClientRequests(client, queue)
         else:
             assert processor is not None
             policy = RetryPolicy(max_retries=_checked_count("max_retries", max_retries, 0))

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from ..core.feedback import Kind, Outcome
 from ..core.request import Cost, Usage
-from ..functions.refusals import outcome_of
+from ..functions.error_outcomes import outcome_of
 from ..providers import dialect_for
 
 __all__ = ["Processor", "judged"]

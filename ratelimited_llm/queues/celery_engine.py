@@ -18,7 +18,7 @@ from typing import Any
 
 from .address import QueueAddress
 from .engines import CLASSES, Handler, Stop
-from .links import ANSWER, CONNECT, lost, require
+from .redis_server import ANSWER, CONNECT, lost, require
 
 __all__ = ["CeleryEngine"]
 

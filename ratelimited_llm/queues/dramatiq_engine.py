@@ -23,8 +23,8 @@ from typing import Any
 
 from .address import QueueAddress
 from .engines import CLASSES, Handler, Stop, Ticket
-from .links import ServerClock, connect, lost, require
 from .payload import LARGEST
+from .redis_server import ServerClock, connect, lost, require
 
 __all__ = ["DramatiqEngine"]
 

@@ -139,7 +139,7 @@ class RemoteEntry:
         try:
             now = queue.clock.now()
         except Exception as error:
-            from .links import lost
+            from .redis_server import lost
 
             raise lost(queue.address, error, "does not answer") from error
         return Job(

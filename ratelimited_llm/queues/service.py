@@ -19,12 +19,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import BudgetExceeded, RequestExpired, WorkerStopped
+from .answer_store import AnswerStore
 from .answers import failure_of, write_answer, write_failure
 from .engines import Ticket
-from .links import ServerClock
 from .payload import InvalidJob, Job, check, sender_of
+from .redis_server import ServerClock
 from .sending import RemoteCall, kept_error, send
-from .shelf import Shelf
 
 if TYPE_CHECKING:
     from ..engine.light_future import LightFuture
@@ -50,7 +50,7 @@ class JobService:
 
     Args:
         clients: our doors for threads, by provider ("openai", "azure", "groq", "anthropic").
-        shelf: where answers go.
+        answers: where answers go.
         clock: the server's.
         heartbeat: seconds after which a silent worker counts as dead.
         patience: seconds that a job waits for a permit before it is put back.
@@ -60,13 +60,13 @@ class JobService:
     """
 
     def __init__(
-        self, clients: Mapping[str, Any], shelf: Shelf, clock: ServerClock, *, heartbeat: float = 15.0,
+        self, clients: Mapping[str, Any], answers: AnswerStore, clock: ServerClock, *, heartbeat: float = 15.0,
         patience: float = PATIENCE,
     ) -> None:  # fmt: skip
         self.name = uuid.uuid4().hex
         self.answered = self.failed = self.known = self.put_back = self.refused = 0
         self._clients = dict(clients)
-        self._shelf = shelf
+        self._store = answers
         self._clock = clock
         self._heartbeat = heartbeat
         self._patience = patience
@@ -110,7 +110,7 @@ class JobService:
 
     def _claim(self, jobs: list[tuple[Ticket, Job]]) -> None:
         try:
-            found = self._shelf.claim([job.id for _, job in jobs], self.name, self._heartbeat)
+            found = self._store.claim([job.id for _, job in jobs], self.name, self._heartbeat)
             now = self._clock.now()
         except Exception as error:
             _log.warning("claim_failed: %s; %d jobs are put back", type(error).__name__, len(jobs))
@@ -129,12 +129,12 @@ class JobService:
                 self._start(_Held(ticket, job), now)
 
     def _known(self, ticket: Ticket, job: Job) -> None:
-        self._shelf.tell(job.id, job.submitter)
-        self._shelf.release([job.id])
+        self._store.tell(job.id, job.submitter)
+        self._store.release([job.id])
         ticket.done()
 
     def _unwanted(self, ticket: Ticket, job: Job) -> None:
-        self._shelf.release([job.id])
+        self._store.release([job.id])
         ticket.done()
 
     def _start(self, held: _Held, now: float) -> None:
@@ -204,7 +204,7 @@ class JobService:
         self._finally(partial(self._kept, held, answer))
 
     def _kept(self, held: _Held, answer: bytes) -> None:
-        self._shelf.answer(held.job.id, held.job.submitter, answer)
+        self._store.answer(held.job.id, held.job.submitter, answer)
         self._drop(held)
         held.ticket.done()
 
@@ -213,7 +213,7 @@ class JobService:
         self._finally(partial(self._released, held, delay))
 
     def _released(self, held: _Held, delay: float) -> None:
-        self._shelf.release([held.job.id])
+        self._store.release([held.job.id])
         self._drop(held)
         held.ticket.put_back(delay)
 
@@ -231,7 +231,7 @@ class JobService:
         _log.warning("job_refused: %s", error, extra={"event": "job_refused"})
         ids = sender_of(ticket.job)
         if ids is not None:
-            self._finally(partial(self._shelf.answer, *ids, write_failure("the job was refused")))
+            self._finally(partial(self._store.answer, *ids, write_failure("the job was refused")))
         ticket.refuse()
 
     def _finally(self, step: Callable[[], None]) -> None:
@@ -253,7 +253,7 @@ class JobService:
                 ids = list(self._held)
             if ids:
                 try:
-                    self._shelf.renew(ids, self._heartbeat)
+                    self._store.renew(ids, self._heartbeat)
                 except Exception as error:
                     _log.warning("claims_not_renewed: %s", type(error).__name__)
         if self._late and now - self._tried > AGAIN:

@@ -22,11 +22,11 @@ from typing import Any, Protocol
 from ..exceptions import WorkerStopped
 from . import engine_for
 from .address import QueueAddress
+from .answer_store import AnswerStore
 from .answers import Delivered, read_answer
 from .engines import class_of
-from .links import ServerClock, connect, lost
 from .payload import Job
-from .shelf import Shelf
+from .redis_server import ServerClock, connect, lost
 
 __all__ = ["RemoteQueue", "remote_queue"]
 
@@ -61,8 +61,8 @@ class RemoteQueue:
         self._client = connect(address)
         self._patient = connect(address, BLOCK + PATIENT)
         self.clock = ServerClock(self._client)
-        self._here = Shelf(self._client, address)
-        self._there = Shelf(self._patient, address)
+        self._here = AnswerStore(self._client, address)
+        self._there = AnswerStore(self._patient, address)
         self._reset()
         self._close = weakref.finalize(self, _close, self.engine, self._client, self._patient)
         _queues.add(self)
@@ -259,13 +259,13 @@ class RemoteQueue:
             self._asked_twice.update(missing)
         return missing
 
-    def _say_given_up(self, shelf: Shelf) -> None:
+    def _say_given_up(self, answers: AnswerStore) -> None:
         ids: list[str] = []
         while self._given_up and len(ids) < 1_000:
             ids.append(self._given_up.popleft())
         try:
             if ids:
-                shelf.give_up([each for each in ids if each not in self._pending])
+                answers.give_up([each for each in ids if each not in self._pending])
         except BaseException:
             self._given_up.extendleft(ids)
             raise

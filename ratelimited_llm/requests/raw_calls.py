@@ -18,7 +18,7 @@ from requests.auth import AuthBase
 from requests.utils import rewind_body
 
 from ..accounts import account_for
-from ..books.notes import Noted
+from ..books.call_records import CallRecord
 from ..calls.call_job import CallJob
 from ..calls.queued_call import QueuedCall, StreamEnd
 from ..calls.waits import Sent, Steps
@@ -78,7 +78,7 @@ class RawCall(QueuedCall):
         self.account = account_for(
             target.provider, target.base_url, identity_of(request), runtime.limits, target.dialect
         )
-        Noted.__init__(self, self.account.pool(self.model), self.model, prompt_bytes(self.options.json_data))
+        CallRecord.__init__(self, self.account.pool(self.model), self.model, prompt_bytes(self.options.json_data))
         self.runtime = runtime
         self.key = (self.pool.family, target.path)
         self.deadline_at = None

@@ -1,6 +1,25 @@
-"""Who remembers what was spent: one backend per file, behind one small seam.
+"""Who remembers: what was spent of the limits, and what was answered. May import `core` and `exceptions`.
 
-`Budget` is what a dispatcher asks before it sends. The memory backend keeps it in this process.
+`Budget` is what a dispatcher asks before it sends; `shared_store.SharedStore` what shared budgets are kept in. Drivers
+of servers and files are imported by the file that needs them.
+
+memory                          a budget of this process
+remembering                     the same, beginning with the limits that earlier scripts have learned
+shared_budget                   a budget of several processes; with
+shared_link, shared_upkeep        the way to its store, and the thread that reports, probes and gives back
+cancel_orders                     which calls an operator's `cancel` means
+shared_store                    the seam to what processes share, and its values
+sqlite_store, sqlite_opening    in a file of this machine
+redis_store, redis_link         on a Redis or Valkey server; with book.lua and board.lua
+control_lines                   what operators want and processes report, as every store keeps it
+budget_spec, opening            what `budget=` may say, and the store that it names
+journal                         every answer in a file, found again by the next run; with
+journal_keys, journal_values      how a call is known again, and what is kept of it
+journal_file, journal_opening     the SQLite file, and how it is opened
+journal_rows, journal_commit      the rows, and one commit for many threads
+journal_owners, journal_watch     which runs live, and waiting for those of other processes
+journal_work, journal_upkeep      calls that are worked for, and deleting what is old
+database                        what opening any SQLite file of ours takes
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .spelling import checked_budget
+from .budget_spec import checked_budget
 
 if TYPE_CHECKING:
-    from .sharing import SharedStore
+    from .shared_store import SharedStore
 
 __all__ = ["open_store"]
 

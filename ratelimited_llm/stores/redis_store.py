@@ -21,9 +21,9 @@ from urllib.parse import quote, unquote
 from ..core.booking import Answer, Order, Part, Shared
 from ..core.booking_pool import look
 from ..exceptions import SharedStoreLost
+from .control_lines import checked, control_of, facts_of, facts_text, wishes_of
 from .redis_link import Address, RedisLink, Script
-from .sharing import Control, Member, PoolFacts
-from .wishes import checked, control_of, facts_of, facts_text, wishes_of
+from .shared_store import Control, Member, PoolFacts
 
 __all__ = ["RedisStore"]
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from ..core.booking import Answer, Order
 from ..exceptions import SharedStoreLost
-from .sharing import Control, SharedStore
+from .shared_store import Control, SharedStore
 
 __all__ = ["Link"]
 

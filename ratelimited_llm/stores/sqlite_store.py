@@ -22,9 +22,9 @@ from ..core.booking import Answer, Order
 from ..core.booking_bucket import finite
 from ..core.booking_pool import book, look
 from ..exceptions import SharedStoreLost
-from .sharing import Control, Member, PoolFacts
+from .control_lines import LIMIT, checked, control_of, facts_of, facts_text, wishes_of
+from .shared_store import Control, Member, PoolFacts
 from .sqlite_opening import default_path, identity, open_file, trouble
-from .wishes import LIMIT, checked, control_of, facts_of, facts_text, wishes_of
 
 __all__ = ["SqliteStore", "default_path"]
 

@@ -19,8 +19,8 @@ from .meters import OTHER, Labels, Meter, Meters
 
 if TYPE_CHECKING:
     from ..accounts import CallPool
+    from ..books.call_records import PoolBook
     from ..books.ledger import Ledger
-    from ..books.notes import PoolBook
 
 __all__ = ["LimitLabels", "forget", "limits", "meter_for", "provider_of", "totals", "watch"]
 

@@ -172,7 +172,7 @@ def test_what_makes_no_sense_is_refused_by_its_name(who, name):
                                                  ((5,), (1, math.inf)), ((5,), (1,)), (7, (1, 1)), ("ab", (1, 1, 1)),
                                                  ((True,), (1, 1)), ((5,), (1, "x")), (None, None)])  # fmt: skip
 def test_size_classes_that_are_none_are_refused(bounds, weights):
-    """Bounds that do not rise, weights that starve or are not whole."""
+    """QueueCaps that do not rise, weights that starve or are not whole."""
     with pytest.raises((TypeError, ValueError), match=r"bounds|weights"):
         SizeClasses(bounds, weights)
 

@@ -23,7 +23,7 @@ from servers import valkey_server
 from ratelimited_llm.core.booking import Order, Part
 from ratelimited_llm.exceptions import SharedStoreLost
 from ratelimited_llm.stores.redis_store import RedisStore
-from ratelimited_llm.stores.sharing import SharedStore
+from ratelimited_llm.stores.shared_store import SharedStore
 from ratelimited_llm.stores.sqlite_store import SqliteStore
 
 SECONDS = 4.0

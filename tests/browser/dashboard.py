@@ -27,7 +27,7 @@ from starlette.routing import Route
 from ratelimited_llm.books.fleet import fleet
 from ratelimited_llm.core.booking import Shared
 from ratelimited_llm.gateway import dashboard
-from ratelimited_llm.stores.sharing import Control, Member, PoolFacts
+from ratelimited_llm.stores.shared_store import Control, Member, PoolFacts
 
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 HOSTILE = '<img src=x onerror="window.hit=1"><script>window.hit=1</script>'

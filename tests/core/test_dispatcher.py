@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratelimited_llm.core.bounds import Bounds
 from ratelimited_llm.core.dispatcher import Dispatcher, Impossible, Send, Wait
 from ratelimited_llm.core.feedback import ANSWERED, Feedback, Kind, Outcome
 from ratelimited_llm.core.limiter import Limiter, Standing
 from ratelimited_llm.core.limits import RateLimits
+from ratelimited_llm.core.queue_caps import QueueCaps
 from ratelimited_llm.core.request import Cost, Lane, Priority, QueuedRequest, State, Usage
 from ratelimited_llm.core.retry import RetryBudget, RetryPolicy
 from ratelimited_llm.core.scheduler import Scheduler
@@ -311,7 +311,7 @@ def _out_of_order(calls: list[Call], sends: Iterable[tuple[float, int]]) -> list
 def test_calls_that_the_caps_refuse_are_not_queued() -> None:
     """With a cap of two a third call is not taken in; after one has left there is room."""
     calls = [call(at=0.0), call(at=0.0), call(at=0.0), call(at=0.0), call(at=1.5)]
-    run = simulate(RateLimits(rpm=60, burst=1), calls, learn=False, ramp=False, bounds=Bounds(max_queue=2))
+    run = simulate(RateLimits(rpm=60, burst=1), calls, learn=False, ramp=False, bounds=QueueCaps(max_queue=2))
     assert [not math.isnan(moment) for moment in run.started_at] == [True, True, False, False, True]
 
 

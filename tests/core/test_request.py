@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from ratelimited_llm.core.bounds import Bounds
+from ratelimited_llm.core.queue_caps import QueueCaps
 from ratelimited_llm.core.request import TRANSITIONS, Cost, Lane, Priority, QueuedRequest, State
 
 FINAL = {State.DONE, State.FAILED, State.CANCELLED}
@@ -69,7 +69,7 @@ def test_what_is_no_priority_is_refused_with_the_names(given: object) -> None:
 
 def test_a_full_queue_says_its_cap() -> None:
     """The error carries the number, and the tenant when it is the tenant's share."""
-    bounds = Bounds(max_queue=2, max_queue_per_tenant=1)
+    bounds = QueueCaps(max_queue=2, max_queue_per_tenant=1)
     assert bounds.enter(1, "a") is None
     full = bounds.enter(2, "a")
     assert full is not None
@@ -82,7 +82,7 @@ def test_a_full_queue_says_its_cap() -> None:
 
 def test_leaving_a_queue_twice_makes_room_once() -> None:
     """However often a call is said to have left, one place comes free."""
-    bounds = Bounds(max_queue=2)
+    bounds = QueueCaps(max_queue=2)
     bounds.enter(1, "a")
     bounds.enter(2, "a")
     assert bounds.leave(1, "a")
@@ -93,7 +93,7 @@ def test_leaving_a_queue_twice_makes_room_once() -> None:
 
 def test_a_forced_call_counts_like_any_other() -> None:
     """It enters a full queue, and its leaving makes no room until the queue is below its cap."""
-    bounds = Bounds(max_queue=1)
+    bounds = QueueCaps(max_queue=1)
     bounds.enter(1, "a")
     bounds.force(2, "b")
     assert bounds.leave(1, "a")

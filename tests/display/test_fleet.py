@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ratelimited_llm.books.fleet import fleet
 from ratelimited_llm.core.booking import Shared
 from ratelimited_llm.display.fleet import clean, frame, limits_table
-from ratelimited_llm.stores.sharing import Control, Member, PoolFacts
+from ratelimited_llm.stores.shared_store import Control, Member, PoolFacts
 
 OPENAI = "https://api.openai.com/v1|9df37f5e7cbc3c39|gpt-4.1-mini"
 RPM, TPM = Shared("rpm", 10_000, 120, 60), Shared("tpm", 10_000_000, 2_900_000, 60)

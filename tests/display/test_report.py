@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 
 from ratelimited_llm.books.status import ErrorStatus, History, LimitStatus, ModelStatus, Moment, PoolStatus, Status
-from ratelimited_llm.display import pictures
-from ratelimited_llm.display.pictures import Frame, Line
+from ratelimited_llm.display import charts
+from ratelimited_llm.display.charts import Frame, Line
 from ratelimited_llm.display.report import report, share_used
 
 EMPTY = Status(0.0, 0.0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None, None, 0.0, None, None)
@@ -116,7 +116,7 @@ def test_the_share_of_the_limit_counts_a_full_bucket_and_its_refill_while_calls_
 @pytest.mark.parametrize("high", [1e-9, 0.3, 1, 7, 99, 500, 1e6, 987_654_321.0])
 def test_ticks_are_few_round_and_reach_the_highest_value(high):
     """From 0, equal steps of 1, 2 or 5 times a power of ten, the last at or just above the highest value."""
-    ticks = pictures.ticks(high)
+    ticks = charts.ticks(high)
     step = ticks[1]
     assert 2 <= len(ticks) <= 6
     assert ticks[0] == 0
@@ -128,8 +128,8 @@ def test_ticks_are_few_round_and_reach_the_highest_value(high):
 @pytest.mark.parametrize("end", [0, 0.004, 0.7, 9, 61, 185, 4_000, 86_400, 1e7, 1e10])
 def test_moments_on_the_axis_are_few_and_say_their_unit(end):
     """At most six labels, all different."""
-    moments = pictures.time_ticks(end)
-    labels = [pictures.seconds(moment) for moment in moments]
+    moments = charts.time_ticks(end)
+    labels = [charts.seconds(moment) for moment in moments]
     assert len(labels) <= 6
     assert len(set(labels)) == len(labels)
 
@@ -137,7 +137,7 @@ def test_moments_on_the_axis_are_few_and_say_their_unit(end):
 def test_a_gap_divides_a_line_and_a_lonely_point_is_a_dot():
     """None breaks the line; a point without neighbours is drawn as one."""
     points = [(0.0, 1.0), (1.0, 2.0), (2.0, None), (3.0, 1.0), (4.0, None), (5.0, 3.0), (6.0, 3.0)]
-    picture = pictures.lines(Frame("t", 6.0), [Line(points)])
+    picture = charts.lines(Frame("t", 6.0), [Line(points)])
     assert picture.count("<circle") == 1
     assert re.search(r' d="(M[^M]*M[^M]*)"', picture)
 
@@ -145,12 +145,12 @@ def test_a_gap_divides_a_line_and_a_lonely_point_is_a_dot():
 def test_a_distribution_counts_every_value_once():
     """The columns' counts add up, with the smallest and the largest value among them."""
     values = sorted([0.0, 0.1, 0.1, 0.5, 1.0, 1.0, *(i / 50 for i in range(50))])
-    picture = pictures.distribution(Frame("t", 1.0), values, [("p50", 0.5)])
+    picture = charts.distribution(Frame("t", 1.0), values, [("p50", 0.5)])
     assert sum(int(n) for n in re.findall(r"<title>(\d+) from", picture)) == len(values)
 
 
 def test_quantiles_are_values_that_occurred():
     """The smallest value that the share of all stays at or below."""
-    assert pictures.quantile([1.0, 2.0, 3.0, 4.0], 0.5) == 2.0
-    assert pictures.quantile([1.0], 0.95) == 1.0
-    assert pictures.quantile([float(n) for n in range(1, 101)], 0.95) == 95.0
+    assert charts.quantile([1.0, 2.0, 3.0, 4.0], 0.5) == 2.0
+    assert charts.quantile([1.0], 0.95) == 1.0
+    assert charts.quantile([float(n) for n in range(1, 101)], 0.95) == 95.0

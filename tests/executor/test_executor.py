@@ -24,7 +24,7 @@ from ratelimited_llm import (
     report_usage,
 )
 from ratelimited_llm.core.feedback import Kind
-from ratelimited_llm.functions.refusals import outcome_of
+from ratelimited_llm.functions.error_outcomes import outcome_of
 from ratelimited_llm.worker import RateLimitedWorker
 
 PATIENCE = 10.0

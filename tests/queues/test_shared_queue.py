@@ -230,7 +230,7 @@ def test_a_job_delivered_again_costs_nothing_when_it_was_answered(address, worke
     working.engine.submit(twice, "normal")
     wait_until(lambda: working.service.known >= 1)
     taken = job()
-    working.shelf.claim([taken["id"]], "another", 60.0)
+    working.answers.claim([taken["id"]], "another", 60.0)
     working.engine.submit(taken, "high")
     wait_until(lambda: len(working._client.keys("rll:llm:dramatiq:high.DQ.msgs")) == 1)
     assert provider.counters.requests == 1
@@ -247,7 +247,7 @@ def test_a_hostile_job_is_kept_aside_and_its_submitter_hears_of_it(address, work
     wait_until(lambda: working.service.answered == 1)
     assert working.service.refused == 5
     assert provider.counters.requests == 1
-    assert b"refused" in working.shelf.read([hostile["id"]])[0]
+    assert b"refused" in working.answers.read([hostile["id"]])[0]
 
 
 def test_an_answer_that_was_tampered_with_fails_its_call_only(client):

@@ -7,9 +7,9 @@ import time
 import uuid
 
 from ratelimited_llm.queues import QueueAddress, Stop, engine_for
-from ratelimited_llm.queues.links import ServerClock, connect
+from ratelimited_llm.queues.answer_store import AnswerStore
+from ratelimited_llm.queues.redis_server import ServerClock, connect
 from ratelimited_llm.queues.service import JobService
-from ratelimited_llm.queues.shelf import Shelf
 
 KNOWN = {"rpm": 100_000, "tpm": 1e9}  # limits that nothing here reaches, so that no first burst is ramped
 
@@ -43,9 +43,9 @@ class Worker:
         self.clients = {client._provider_name: client for client in clients}
         self.engine = engine_for(self.address)
         self._client = connect(self.address)
-        self.shelf = Shelf(self._client, self.address)
+        self.answers = AnswerStore(self._client, self.address)
         self.service = JobService(
-            self.clients, self.shelf, ServerClock(self._client), heartbeat=heartbeat, patience=patience
+            self.clients, self.answers, ServerClock(self._client), heartbeat=heartbeat, patience=patience
         )
         self._stop = Stop(drain)
         self._thread = threading.Thread(

@@ -9,7 +9,7 @@ from typing import Any
 from ratelimited_llm.core.booking import Answer, Order, Shared
 from ratelimited_llm.core.booking_pool import Wishes, book, look
 from ratelimited_llm.exceptions import SharedStoreLost
-from ratelimited_llm.stores.sharing import Control, Member, PoolFacts
+from ratelimited_llm.stores.shared_store import Control, Member, PoolFacts
 
 
 @dataclass

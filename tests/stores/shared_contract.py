@@ -16,7 +16,7 @@ import pytest
 from booking_cases import NOON, part
 
 from ratelimited_llm.core.booking import Order
-from ratelimited_llm.stores.sharing import Control, SharedStore
+from ratelimited_llm.stores.shared_store import Control, SharedStore
 
 SLOW = part(amount=60.0)
 

@@ -20,9 +20,9 @@ from ratelimited_llm.core.limiter import Limiter
 from ratelimited_llm.core.request import Usage
 from ratelimited_llm.exceptions import BudgetExceeded, SharedStoreLost
 from ratelimited_llm.stores import Budget
-from ratelimited_llm.stores.shared import SharedBudget
-from ratelimited_llm.stores.shared_orders import CancelOrders
-from ratelimited_llm.stores.sharing import Control
+from ratelimited_llm.stores.cancel_orders import CancelOrders
+from ratelimited_llm.stores.shared_budget import SharedBudget
+from ratelimited_llm.stores.shared_store import Control
 from ratelimited_llm.testing import VirtualClock
 
 
@@ -61,7 +61,7 @@ def make() -> Iterator[Callable[..., Follows]]:
 
     def new(**options: Any) -> Follows:
         made.append(Follows(clock, store, **options))
-        made[-1]._care._start = lambda: None  # type: ignore[method-assign]
+        made[-1]._upkeep._start = lambda: None  # type: ignore[method-assign]
         return made[-1]
 
     yield new
@@ -302,7 +302,7 @@ def test_raise_fails_the_calls_at_once(make):
         with pytest.raises(SharedStoreLost):
             budget.reserve(pool, 1, NOTHING, 0.0)
     budget.store.gone = False
-    budget._care._probe(budget, 1.0)
+    budget._upkeep._probe(budget, 1.0)
     assert budget.reserve(pool, 1, NOTHING, 1.0) == 0.0
 
 
@@ -316,7 +316,7 @@ def test_when_it_is_back_nobody_gets_what_was_spent_meanwhile(make, caplog):
     one.store.gone = False
     one.store.kept.clear()
     one.virtual.now = 2.0
-    one._care._probe(one, 2.0)
+    one._upkeep._probe(one, 2.0)
     assert [each.event for each in caplog.records] == ["budget_lost", "budget_back"]
     one.flush(pool, 2.0)
     assert one.store.shared("pool", "rpm").level < 3

@@ -20,7 +20,7 @@ from ratelimited_llm.core.request import Cost
 from ratelimited_llm.exceptions import SharedStoreLost
 from ratelimited_llm.processors import Processor
 from ratelimited_llm.stores.opening import open_store
-from ratelimited_llm.stores.shared import SharedBudget
+from ratelimited_llm.stores.shared_budget import SharedBudget
 
 ASK = {"model": "gpt-4.1-mini", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
 

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..books.notes import ENDED, FLYING, STREAMING
+from ..books.call_records import ENDED, FLYING, STREAMING
 from ..books.survey import outlook_for
 from ..exceptions import QueueFull
-from .course import Course
 from .guard import Guard
+from .history import RecentHistory
 from .stats import stats
 from .upstreams import UPSTREAMS, Upstream
 
@@ -74,7 +74,7 @@ class Gateway:
         self.open: set[Ticket] = set()
         self.counts: Counter[str] = Counter()
         self.statuses: Counter[int] = Counter()
-        self.course = Course(self._refusals, self._depth)
+        self.history = RecentHistory(self._refusals, self._depth)
         self.began = time.monotonic()
         self.draining = False
         self.leftover = False
@@ -147,7 +147,7 @@ class Gateway:
         if most is not None and client._runtime.worker.queued >= most:
             raise QueueFull(most)
         self.counts["requests"] += 1
-        self.course.now().requests += 1
+        self.history.now().requests += 1
         self.open.add(ticket)
 
     def leave(self, ticket: Ticket) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimited_llm.display.words import amount, money, percent, span
+from ratelimited_llm.display.number_text import amount, money, percent, span
 
 SUFFIXES = {"k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 

@@ -11,7 +11,7 @@ from ..telemetry.meters import Meter
 from .minute import Minute
 from .spending import Bill
 
-__all__ = ["ENDED", "FLYING", "STREAMING", "WAITING", "Failures", "ModelBook", "Noted", "PoolBook"]
+__all__ = ["ENDED", "FLYING", "STREAMING", "WAITING", "CallRecord", "Failures", "ModelBook", "PoolBook"]
 
 ENDED, WAITING, FLYING, STREAMING = range(4)  # a new call is as one that has ended: nowhere
 MOST_ERRORS = 50  # kinds of failures told apart
@@ -19,7 +19,7 @@ NOTHING = Cost()
 COLUMNS = 4  # of a minute: requests, tokens as charged, of the prompts, of the answers
 
 
-class Noted(Bill):
+class CallRecord(Bill):
     """A call as the ledger knows it.
 
     Attributes:
@@ -70,7 +70,7 @@ class PoolBook:
     """The calls to one pool of limits.
 
     Attributes:
-        meters: the ledger's, by `Noted.kind`.
+        meters: the ledger's, by `CallRecord.kind`.
         reserves: whether its limits count what a call reserves, whatever it uses then.
     """
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["Course", "Slice", "percentiles"]
+__all__ = ["RecentHistory", "Slice", "percentiles"]
 
 SLICE = 5.0  # seconds
 SLICES = 180
@@ -41,7 +41,7 @@ class Slice:
         }  # fmt: skip
 
 
-class Course:
+class RecentHistory:
     """The slices so far, and the latest waits and latencies. Used from one event loop.
 
     Args:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ..exceptions import QueueFull
 
-__all__ = ["Bounds"]
+__all__ = ["QueueCaps"]
 
 
-class Bounds:
+class QueueCaps:
     """Knows the waiting calls by number, and counts them against their caps; no call is counted or forgotten twice.
 
     Args:

@@ -12,15 +12,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import SharedStoreLost
+from .cancel_orders import CancelOrders
 from .shared_link import Link
-from .shared_orders import CancelOrders
-from .sharing import Control
+from .shared_store import Control
 
 if TYPE_CHECKING:
     from . import LimitedPool
-    from .shared import SharedBudget
+    from .shared_budget import SharedBudget
 
-__all__ = ["Care"]
+__all__ = ["Upkeep"]
 
 _log = logging.getLogger("ratelimited_llm")
 REPORTS = 2.0  # seconds between reports of a process that does something, or has lately
@@ -46,7 +46,7 @@ class Bell:
         self._alarm.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
 
 
-class Care:
+class Upkeep:
     """Starts its thread with the first reservation; it ends when the budget is forgotten, closed, or idle for a minute.
 
     Args:
@@ -188,7 +188,7 @@ def _is_meant(tag: str, until: float, job: Any) -> bool:
     return getattr(job, "tag", "") == tag and job.submitted_at <= until
 
 
-def _loop(me: weakref.ref[Care], bell: Bell, link: Link) -> None:
+def _loop(me: weakref.ref[Upkeep], bell: Bell, link: Link) -> None:
     """The thread: holds the budget only while it does something, so that a forgotten one can be collected."""
     while True:
         care = me()

@@ -1,7 +1,7 @@
 """The budget of several processes: what is left is counted in a shared store, everything else here.
 
 What a pool asks of the store, and what it makes of the answers, is in `core.shared_pool`; this file has the locks and
-the round trips, `shared_care` the thread that looks after what no call does.
+the round trips, `shared_upkeep` the thread that looks after what no call does.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ..core.shared_pool import Asked, SharedPool
 from ..exceptions import SharedStoreLost
 from . import LimitedPool
 from .memory import MOST_POOLS, NOTHING_KNOWN, MemoryBudget
-from .shared_care import Care
 from .shared_link import Link
-from .sharing import SharedStore
+from .shared_store import SharedStore
+from .shared_upkeep import Upkeep
 
 __all__ = ["SharedBudget"]
 
@@ -61,11 +61,11 @@ class SharedBudget(MemoryBudget):
         self._ordering = threading.RLock()  # one order at a time: the store answers a repeated one by its number
         self._inside = False
         self._link = Link(open_store)
-        self._care = Care(self, self._link)
+        self._upkeep = Upkeep(self, self._link)
 
     def facts_from(self, facts: Callable[[SharedBudget], Mapping[str, Any]]) -> None:
-        """Report what this function answers (see `sharing.Member`); it is called on a thread of the budget's own."""
-        self._care.facts = facts
+        """Report what this function answers (see `shared_store.Member`); called on a thread of the budget's own."""
+        self._upkeep.facts = facts
 
     # -- the seam -----------------------------------------------------------------------------------------------------
 
@@ -85,7 +85,7 @@ class SharedBudget(MemoryBudget):
     def _reserve(self, pool: LimitedPool, name: str, key: int, cost: Cost, now: float, urgent: bool) -> float:
         with self._lock:
             part = self._part(pool, name, now)
-            self._care.used(now)
+            self._upkeep.used(now)
             if self._link.lost and self._raises:
                 raise SharedStoreLost("the shared budget is lost, and on_budget_lost is 'raise': nothing is sent")
             if self._link.lost and not part.lost:
@@ -96,7 +96,7 @@ class SharedBudget(MemoryBudget):
             asked = self._order(part, name, asked, key, cost, now, urgent)
         with self._lock:
             if part.booked:
-                self._care.look_at(pool, part.stale_at(), now)
+                self._upkeep.look_at(pool, part.stale_at(), now)
             if asked == math.inf and len(self._listeners) > 1:
                 self._full.add(pool)
             return asked
@@ -119,7 +119,7 @@ class SharedBudget(MemoryBudget):
         with self._lock:
             if self._link.news != answer.news:
                 self._link.news = answer.news
-                self._care.hurry()
+                self._upkeep.hurry()
             wait = part.answered(asked, answer, at)
             if not asked.for_call:
                 return part.ask(key, cost, now, urgent=urgent)
@@ -154,7 +154,7 @@ class SharedBudget(MemoryBudget):
 
     def _owing(self, pool: LimitedPool, part: SharedPool, now: float) -> None:
         if part.owes:
-            self._care.look_at(pool, now if part.in_a_hurry else now + SOON, now)
+            self._upkeep.look_at(pool, now if part.in_a_hurry else now + SOON, now)
 
     def survey(self, pool: LimitedPool, now: float) -> Survey:
         with self._lock:
@@ -176,7 +176,7 @@ class SharedBudget(MemoryBudget):
                 part.give_back(now)
                 asked = part.flush(now)
                 if part.booked:
-                    self._care.look_at(pool, part.stale_at(), now)
+                    self._upkeep.look_at(pool, part.stale_at(), now)
             if asked is None:
                 return
             try:
@@ -196,7 +196,7 @@ class SharedBudget(MemoryBudget):
             for _, part in self._pools.values():
                 if not part.lost:
                     part.lose(self._link.members, now)
-            self._care.hurry()
+            self._upkeep.hurry()
         for pool in self.pools():
             self._tell(pool)
 
@@ -206,7 +206,7 @@ class SharedBudget(MemoryBudget):
             lost = [(pool, part) for pool, (_, part) in self._pools.items() if part.lost]
             for pool, part in lost:
                 part.regain(now)
-                self._care.look_at(pool, now, now)
+                self._upkeep.look_at(pool, now, now)
         for pool, _ in lost:
             self._tell(pool)
 
@@ -249,7 +249,7 @@ class SharedBudget(MemoryBudget):
 
         Blocks no longer than three of the store's timeouts. May be called more than once.
         """
-        self._care.stop()
+        self._upkeep.stop()
         now = self._clock()
         with self._ordering:
             for pool in self.pools():
@@ -264,7 +264,7 @@ class SharedBudget(MemoryBudget):
         for _, part in self._pools.values():
             part.member = self._link.member
             part.forget_debts()
-        self._care.after_fork()
+        self._upkeep.after_fork()
 
     def _forget_pools(self) -> None:
         if len(self._pools) >= MOST_POOLS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable
 
-from .sharing import Control
+from .shared_store import Control
 
 __all__ = ["CancelOrders"]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from .address import QueueAddress
 
-__all__ = ["Found", "Shelf"]
+__all__ = ["AnswerStore", "Found"]
 
 AT_ONCE = 500  # answers that are fetched together
 GONE_FOR = 86_400  # seconds
@@ -35,7 +35,7 @@ class Found:
     elsewhere: bool
 
 
-class Shelf:
+class AnswerStore:
     """The keys of one queue on its server. Thread-safe; every method raises redis-py's errors.
 
     Args:

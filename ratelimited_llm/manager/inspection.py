@@ -1,4 +1,4 @@
-"""Looking at a manager: single requests, the queue, and numbers over everything. Nothing here waits."""
+"""Questions to a manager: single requests, the queue, and numbers over everything. Nothing here waits."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 from ..core.request import Priority
 from .answers import StatusDict
+from .client_requests import ClientRequests
 from .figures import Figures, limits_told, percent
 from .processing import Processing
 from .records import WAITING, Record, Records, level_name
-from .through import Through
 
-__all__ = ["Looking"]
+__all__ = ["Inspection"]
 
 MOST_COUNTED = 10_000  # open requests among which a place is looked for on the spot: some milliseconds
 LEVELS = ("high", "normal", "low")  # that are always told, also when they are empty
 
 
-class Looking:
+class Inspection:
     """The half of a `QueueManager` that answers questions."""
 
-    _sent_by: Processing | Through
+    _sent_by: Processing | ClientRequests
     _lock: threading.RLock
     _records: Records
     _figures: Figures

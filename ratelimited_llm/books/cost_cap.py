@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..core.request import Cost
-from .notes import Noted
+from .call_records import CallRecord
 from .spending import Spending
 
-__all__ = ["Purse"]
+__all__ = ["CostCap"]
 
 
-class Purse:
+class CostCap:
     """Asks the books of what calls cost. Guarded by its ledger's lock.
 
     Args:
@@ -24,12 +24,12 @@ class Purse:
         self.spending = spending
         self._again: Callable[[], None] | None = None
 
-    def started(self, call: Noted, cost: Cost) -> None:
+    def started(self, call: CallRecord, cost: Cost) -> None:
         """A planned call was sent."""
         spending = self.spending
         spending.started(call, cost, 0.0 if spending.max_cost is None else self._worst(call, cost))
 
-    def too_dear(self, call: Noted, cost: Cost, again: Callable[[], None] | None) -> bool:
+    def too_dear(self, call: CallRecord, cost: Cost, again: Callable[[], None] | None) -> bool:
         """See `Ledger.too_dear`."""
         spending, worst = self.spending, self._worst(call, cost)
         if spending.may_start(worst):
@@ -39,7 +39,7 @@ class Purse:
         self._again = again
         return True
 
-    def _worst(self, call: Noted, cost: Cost) -> float:
+    def _worst(self, call: CallRecord, cost: Cost) -> float:
         return self.spending.worst(call.group, cost, call.size, call.most_output())
 
     def call_ended(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from ..core.booking_bucket import finite
 from ..core.booking_pool import Wishes
 from ..core.limits import PERIODS
-from .sharing import Control
+from .shared_store import Control
 
 __all__ = ["checked", "control_of", "facts_of", "facts_text", "wishes_of"]
 

@@ -13,8 +13,8 @@ from ratelimited_llm.core.limits import RateLimits
 from ratelimited_llm.providers import dialect_for
 from ratelimited_llm.runner import read_arguments
 from ratelimited_llm.shared_workers import QueueSettings, worker_for
+from ratelimited_llm.stores.budget_spec import checked_budget, hidden
 from ratelimited_llm.stores.opening import open_store
-from ratelimited_llm.stores.spelling import checked_budget, hidden
 
 SECRET = "redis://me:s3cret@cache.example.com:6379/2?x=s3cret"
 

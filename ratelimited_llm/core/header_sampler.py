@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from .feedback import Reading
 
-__all__ = ["Glance"]
+__all__ = ["HeaderSampler"]
 
 FRESH = 0.02  # seconds that a reading stands for those that come with it
 PLENTY = 0.5  # of a limit left
 
 
-class Glance:
+class HeaderSampler:
     """When the limits of one pool were read last. Told the time; a race between threads reads once more at worst."""
 
     __slots__ = ("_until",)

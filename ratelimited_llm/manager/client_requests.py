@@ -20,7 +20,7 @@ from ..providers import dialect_for
 from ..worker import RateLimitedWorker
 from .records import Record
 
-__all__ = ["Through"]
+__all__ = ["ClientRequests"]
 
 # The method of each endpoint; what the providers call it is read with slashes or dots, with and without "v1".
 METHODS = {
@@ -45,7 +45,7 @@ MOST_POOLS = 256
 _GENERIC = dialect_for(None, "")
 
 
-class Through:
+class ClientRequests:
     """The requests of one manager that go through a client.
 
     Args:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from .words import amount
+from .number_text import amount
 
 __all__ = [
     "Frame",
