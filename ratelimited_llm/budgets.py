@@ -1,4 +1,4 @@
-"""Which budget people mean by `budget=`: one object for all who mean the same. How it is spelled is in `stores.budget_spec`."""
+"""Which budget people mean by `budget=`: one object for all who mean the same (`stores.budget_spec` reads it)."""
 
 from __future__ import annotations
 
