@@ -21,7 +21,7 @@ pause, ramp                      who may go at all after a refusal, and at first
 claims, refusals                 how far a provider is believed; which limit refused, and for how long
 running_sum                      what was charged and when, for comparisons with old snapshots
 shared_pool                    one process's part in a pool that several share: it orders, books and owes
-booking, booking_pool, booking_bucket   orders, and what they do to a pool in the store (`stores/book.lua` does the same)
+booking, booking_pool, booking_bucket  orders, and what they do to a pool in the store (`stores/book.lua` in Lua)
 retry                          whether a call goes again, and after how long
 estimate                       what a call will probably cost
 outlook                        how soon waiting calls will go
