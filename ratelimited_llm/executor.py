@@ -113,7 +113,7 @@ class RateLimitedExecutor(Executor):
 
     @property
     def limits(self) -> RateLimits:
-        """What may be spent."""
+        """The limits that it was made with."""
         return self._limits
 
     def with_options(

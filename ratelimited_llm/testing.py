@@ -94,7 +94,7 @@ class Call:
 
 
 def call(at: float = 0.0, **fields: Any) -> Call:
-    """Make a `Call`."""
+    """Make a `Call`, with the defaults of an ordinary chat request."""
     return Call(at=at, **fields)
 
 
@@ -112,7 +112,7 @@ class Run:
 
     @property
     def answered(self) -> int:
-        """Calls that were answered."""
+        """How many calls were answered."""
         return sum(state is State.DONE for state in self.states)
 
     @property
@@ -258,7 +258,7 @@ class _Simulation:
         self._step(now)
 
     def close(self) -> Run:
-        """Say what has become of the calls."""
+        """Fill in the final states and attempts, and answer the run."""
         for index, request in enumerate(self.requests):
             if request is not None:
                 self.result.states[index] = request.state

@@ -141,7 +141,7 @@ class _Kind:
 
 
 class _Pool:
-    """The lines that share limits."""
+    """The lines of one pool of limits: how many, and what they were estimated to cost."""
 
     def __init__(self, account: Account, model: str) -> None:
         told, self.remaining = account.learned(model)
@@ -171,7 +171,7 @@ class _Reader:
         self.learned = True
 
     def read(self, line: Line) -> None:
-        """Take in one line."""
+        """Count one line of the input."""
         body, account = line.body, self.account
         kind = self._kind(body.get("model"), line.url)
         pool = self.pools.get(kind.family)
@@ -241,7 +241,7 @@ class _Reader:
     # -- the result ---------------------------------------------------------------------------------------------------
 
     def result(self) -> Estimate:
-        """What it all comes to."""
+        """The estimate of all lines that were read."""
         pools = sorted(
             (_foreseen(family, pool, self.account) for family, pool in self.pools.items() if pool.load.count),
             key=lambda pool: -pool.seconds,

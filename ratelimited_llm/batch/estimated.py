@@ -107,7 +107,7 @@ class Estimate:
 
     @property
     def tokens(self) -> int:
-        """Input and output together."""
+        """Model tokens of input and output together."""
         return self.input_tokens + self.output_tokens
 
     @property

@@ -69,7 +69,7 @@ class Files:
         return key in self._superseded or key in self.past.answered
 
     def answer(self, row: bytes, line: Line) -> None:
-        """Take an answer."""
+        """Take the row of an answer; it is written by the next flush, or sooner when many are kept."""
         self._supersede(line)
         self._put(self._pieces, row)
 

@@ -43,7 +43,7 @@ class IdSet:
         return True
 
     def _place(self, key: int) -> int:
-        """Where it is, or would be."""
+        """The index of a hash in the table; of the free slot that it would take when it is not there."""
         table, last = self._table, self._size - 1
         place = key & last
         while table[place] not in (0, key):

@@ -69,7 +69,7 @@ class Load:
         self._chance = random.Random(seed)
 
     def add(self, cost: Cost) -> None:
-        """One more call."""
+        """Count one more call."""
         self.count += 1
         self.reserved += cost.reserved
         self.expected += cost.expected

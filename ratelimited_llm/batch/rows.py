@@ -13,7 +13,7 @@ __all__ = ["answer_row", "bad_row", "failure_row"]
 
 
 def answer_row(line: Line, status: int, request_id: str | None, body: Any) -> bytes:
-    """The row of an answer."""
+    """The row of an answered call, as one line of JSON."""
     # Its beginning and end are what `output` knows answers by.
     return _dumped(_row(line.custom_id, {"status_code": status, "request_id": request_id, "body": body}, None))
 

@@ -57,7 +57,7 @@ def _wait(events: queue.SimpleQueue[Any], timeout: float = math.inf) -> Any:
 
 @dataclass(slots=True)
 class _Counts:
-    """What `BatchResult` says, so far."""
+    """The counts of `BatchResult` while the batch runs."""
 
     total: int = 0
     answered: int = 0

@@ -79,7 +79,7 @@ class Shapes:
             raise
 
     def prompted(self, prompt: str, custom_id: str | None) -> Request:
-        """A prompt without anything else."""
+        """The request that a prompt without any other column makes."""
         return self._prompt(prompt, custom_id, self._model)
 
     def _request(self, row: dict[str, Any], custom_id: str | None) -> Request:

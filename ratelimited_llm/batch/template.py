@@ -33,7 +33,7 @@ class Template:
 
     @property
     def names(self) -> list[str]:
-        """The columns that it uses."""
+        """The names of the columns that the template uses."""
         return [name for _, name in self._parts if name is not None]
 
     def check(self, columns: Collection[str], known: str) -> None:

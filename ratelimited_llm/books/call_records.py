@@ -87,14 +87,14 @@ class PoolBook:
         self.meters: dict[tuple[str, str, int], Meter] = {}
 
     def enter(self, cost: Cost) -> None:
-        """One more waits."""
+        """Count a call that waits, with its estimated cost."""
         self.waiting += 1
         self.reserved += cost.reserved
         self.waiting_input += cost.input_tokens
         self.waiting_output += cost.output_tokens
 
     def leave(self, cost: Cost) -> None:
-        """One less waits."""
+        """Take a call out of those that wait; `cost` as it was entered."""
         self.waiting -= 1
         self.reserved -= cost.reserved
         self.waiting_input -= cost.input_tokens
@@ -130,7 +130,7 @@ class PoolBook:
 
 
 class ModelBook:
-    """The calls to one model."""
+    """Sums over the calls to one model, and its latest latencies in seconds."""
 
     __slots__ = ("answered", "failed", "input_tokens", "latencies", "output_tokens", "provider")
 
@@ -144,7 +144,7 @@ class Failures(Counter[str]):
     """How often calls ended in which way, by the error's class and status, never by its text: it may quote a prompt."""
 
     def note(self, error: BaseException) -> None:
-        """One more."""
+        """Count one failed call under its class, status and code."""
         status, code = getattr(error, "status_code", None), getattr(error, "code", None)
         parts = [type(error).__name__]
         if isinstance(status, int):

@@ -24,7 +24,7 @@ class Slice:
         self.latencies: list[float] = []
 
     def join(self, later: Slice) -> None:
-        """Take in the slice that follows."""
+        """Add the counts of the slice that follows; the state at its end becomes ours."""
         for name in ("sent", "answered", "failed", "refused", "tokens"):
             setattr(self, name, getattr(self, name) + getattr(later, name))
         if later.queued >= 0:
@@ -110,7 +110,7 @@ class Chronicle:
             self._limits.append((0.0 if self.since is None else max(0.0, now - self.since), dimension, limit))
 
     def history(self) -> History:
-        """Everything as values."""
+        """The slices and samples so far as a value."""
         moments: list[Moment] = []
         before = Moment(0.0)
         for number, each in enumerate(self._slices):

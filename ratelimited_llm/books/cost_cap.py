@@ -25,7 +25,7 @@ class CostCap:
         self._again: Callable[[], None] | None = None
 
     def started(self, call: CallRecord, cost: Cost) -> None:
-        """A planned call was sent."""
+        """A planned call was sent: what it could cost at most is held against the cap until it ends."""
         spending = self.spending
         spending.started(call, cost, 0.0 if spending.max_cost is None else self._worst(call, cost))
 

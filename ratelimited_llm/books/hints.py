@@ -24,11 +24,11 @@ class SerialHint:
         self._submitted = 0
 
     def submitted(self) -> None:
-        """A call was submitted."""
+        """Count a submitted call."""
         self._submitted += 1
 
     def waiting(self) -> None:
-        """Somebody waits for an answer."""
+        """A wait for an answer begins; after `IN_A_ROW` of them with one submit each, say the hint once."""
         if self._given or self._submitted == 0:
             return
         self._in_a_row = self._in_a_row + 1 if self._submitted == 1 else 0

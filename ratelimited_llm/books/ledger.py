@@ -111,7 +111,7 @@ class Ledger:
         call.meter.waiting += 1
 
     def withdrawn(self, call: CallRecord) -> None:
-        """It was not accepted after all."""
+        """Take `submitted` back: the call was not accepted after all."""
         with self.lock:
             if self._give_up(call):
                 self.submitted_calls -= 1
@@ -217,7 +217,7 @@ class Ledger:
                 self._enter(call, call.planned)
 
     def answered(self, call: CallRecord, usage: Usage | None) -> None:
-        """Its answer is there, in full."""
+        """A call was answered in full; `usage` None when the answer did not tell."""
         now = self.clock()
         with self.lock:
             if call.stage == FLYING:
@@ -278,7 +278,7 @@ class Ledger:
                 self._drop(call)
 
     def failed(self, call: CallRecord, error: BaseException) -> None:
-        """It has ended, without an answer."""
+        """A call has ended with an error, and is not tried again."""
         now = self.clock()
         with self.lock:
             if not self._give_up(call):

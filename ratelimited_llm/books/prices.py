@@ -49,7 +49,7 @@ class Price:
                 raise ValueError(f"a price's {name} must be 0 or more US dollars, not {value!r}")
 
     def cost(self, usage: Usage) -> float:
-        """Dollars for what one call used."""
+        """US dollars for the tokens that one call used."""
         if not usage.cached_tokens or self.cached_input is None:
             dollars = usage.input_tokens * self.input
         else:

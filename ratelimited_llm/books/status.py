@@ -132,7 +132,7 @@ class Status:
 
     @property
     def over(self) -> bool:
-        """Whether no call is open."""
+        """Whether every submitted call has ended."""
         return self.done >= self.submitted
 
 

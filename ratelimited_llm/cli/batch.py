@@ -89,7 +89,7 @@ def _failed(args: argparse.Namespace, error: Exception) -> int:
 
 
 def _foresee(result: BatchResult) -> int:
-    """Say what a run would do."""
+    """Print what a run would do (`--dry-run`)."""
     parts = [f"{result.total:,} lines", f"{result.unfinished:,} would be sent"]
     parts += [f"{result.skipped:,} answered before"] if result.skipped else []
     parts += [f"{result.failed_before:,} failed before (--retry-failed)"] if result.failed_before else []
@@ -154,7 +154,7 @@ def _spent(client: Any) -> str:
 
 
 def _resume(args: argparse.Namespace, more: str = "") -> str:
-    """How to go on."""
+    """The command that does the rest."""
     if args.output == "-":
         return "What was not answered is not in the output."
     words = [_shown(word) for word in sys.argv[1:] if word != more]

@@ -65,7 +65,7 @@ def amount(text: str) -> float:
 
 
 def whole(text: str) -> int:
-    """The same, without a fraction."""
+    """Read a whole amount: 500, 30_000, 10k."""
     value = amount(text)
     if value != int(value):
         raise argparse.ArgumentTypeError(f"{text} is not a whole number")

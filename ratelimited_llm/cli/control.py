@@ -122,7 +122,7 @@ def _limits(store: SharedStore, args: argparse.Namespace) -> int:
 
 
 def _everybody(store: SharedStore) -> str:
-    """Who is there to obey."""
+    """How many processes will obey, in words."""
     count = len(store.members())
     if not count:
         return "whoever comes (nobody shares this budget now)"

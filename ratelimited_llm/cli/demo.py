@@ -30,7 +30,7 @@ RPM, TPM = 60, 15_000  # what the simulated account may do in one
 
 @dataclass(frozen=True)
 class Result:
-    """What became of the job."""
+    """What one way of doing the job took, and how its calls ended."""
 
     answered: int
     refused: int

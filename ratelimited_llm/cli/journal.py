@@ -73,7 +73,7 @@ def table(path: str, stats: JournalStats) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes as people write them."""
+    """A number of bytes in kB, or in MB from a million on."""
     if count < 1_000_000:
         return f"{count / 1_000:,.1f} kB"
     return f"{count / 1_000_000:,.1f} MB"

@@ -95,7 +95,7 @@ class Bucket:
         return bucket
 
     def text(self) -> str:
-        """The line that a store keeps."""
+        """The bucket as the line of ten numbers that a store keeps."""
         return (
             f"{self.level!r} {self.stamp!r} {self.spare!r} {self.since!r} {self.later!r} "
             f"{self.period!r} {self.learned!r} {self.stated!r} {self.stated_until!r} {self.holds!r}"
@@ -154,7 +154,7 @@ class Bucket:
         self.spare = min(self.spare, self.capacity)
 
     def bound(self, most: float | None) -> None:
-        """There can be no more than that."""
+        """Lower what is left to `most`, as a header or refusal told; None: nothing did."""
         if most is not None and math.isfinite(most):
             most = max(0.0, most)
             self.level, self.spare = min(self.level, most), min(self.spare, most)
@@ -186,7 +186,7 @@ class Bucket:
             self.spare, self.since, self.later = self.level, now, BEYOND
 
     def take_in_front(self, amount: float) -> None:
-        """Book so much in a gap."""
+        """Book so much in front of what is booked already, where `gap` said that there is room."""
         if self.later <= self.spare:  # there is no use in waiting for the one to grow: begin anew with both as one
             self.spare, self.since, self.later = self.later, self.stamp, BEYOND
         self._shift(amount)

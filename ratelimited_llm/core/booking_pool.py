@@ -42,7 +42,7 @@ class Wishes:
     limits: Mapping[str, float] = field(default_factory=dict)
 
     def at_most(self, dimension: str) -> float:
-        """Units per period that they allow."""
+        """Units per period that operators allow of one limit; `LARGEST` when they have not lowered it."""
         limit = finite(self.limits.get(dimension), LARGEST)
         return limit if 0.0 < limit < LARGEST else LARGEST
 

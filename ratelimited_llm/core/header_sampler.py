@@ -27,7 +27,7 @@ class HeaderSampler:
         return now >= self._until
 
     def read(self, readings: tuple[Reading, ...], now: float) -> None:
-        """They said this."""
+        """Take in limits that were just read: how much is left of them decides when they are read again."""
         plenty = bool(readings) and all(
             each.limit is not None and each.remaining is not None and each.remaining > PLENTY * each.limit
             for each in readings

@@ -128,7 +128,7 @@ class Limiter(MirroredLimits):
         return max(wait, LEAST_WAIT) if wait > 0.0 else 0.0
 
     def take(self, key: int, cost: Cost, now: float) -> None:
-        """The second half: the call goes."""
+        """The second half of `reserve`: charge a call that leaves now, under `key`."""
         flight = self._flights[key] = Flight(cost, now)
         for name, mirrors in self._started(now).items():
             held = mirrors.take(cost, now)

@@ -84,7 +84,7 @@ class Mirrors:
 
     @property
     def meter(self) -> Meter:
-        """The mirror that is followed."""
+        """The meter under the rule that is followed at present."""
         return self.meters[self.rule]
 
     def asked(self, cost: Cost) -> float:

@@ -42,7 +42,7 @@ class Pause:
         self._troubles = 0  # failures in a row, those that left together counted once
 
     def wait(self, now: float) -> float:
-        """Seconds until somebody may go."""
+        """Seconds until a call may go; 0.0 when nothing holds the pool."""
         if now < self.until:
             return self.until - now
         if self._probe is None:
@@ -58,7 +58,7 @@ class Pause:
             self._probe, self._ordered = (key, now), False
 
     def answered(self, key: int) -> None:
-        """One was let in."""
+        """A call was let in by the provider: the probe has survived, and no outage goes on."""
         self._troubles = 0
         if self._probe is not None and self._probe[0] == key:
             self._survived()

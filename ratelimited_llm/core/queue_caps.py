@@ -34,7 +34,7 @@ class QueueCaps:
         return None
 
     def force(self, sequence: int, tenant: str) -> None:
-        """Count one more, cap or no cap."""
+        """Count one more waiting call although a cap may be reached."""
         self._waiting.add(sequence)
         self._per_tenant.setdefault(tenant, set()).add(sequence)
 

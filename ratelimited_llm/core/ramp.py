@@ -63,7 +63,7 @@ class Ramp:
         return 0.0 if self.over else max(0.0, self.next_at - now)
 
     def send(self, now: float) -> None:
-        """One went."""
+        """A call leaves now: space the next one."""
         if self.over:
             return
         self.sent += 1

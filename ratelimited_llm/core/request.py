@@ -115,7 +115,7 @@ class Lane:
 
     @property
     def in_flight(self) -> int:
-        """How many calls it carries now."""
+        """Calls in flight through it."""
         return len(self.carried)
 
 

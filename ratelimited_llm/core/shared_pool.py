@@ -289,7 +289,7 @@ class SharedPool:
 
     @property
     def booked(self) -> bool:
-        """Whether it has any."""
+        """Whether it has bookings that nobody has used."""
         return bool(self._bookings)
 
     def stale_at(self) -> float:

@@ -134,7 +134,7 @@ class SizedQueue:
         self._left -= 1
 
     def sweep(self) -> None:
-        """Forget the calls that have ended."""
+        """Forget the calls that have ended, of every class."""
         for equals in (self._returned, *self._classes):
             equals.sweep()
 

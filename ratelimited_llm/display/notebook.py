@@ -143,7 +143,7 @@ class _Shown:
         return self.cell is not None and other.cell == self.cell and other.execution != self.execution
 
     def end(self) -> None:
-        """It will not change any more."""
+        """Forget this display: it will not change any more."""
         with _lock:
             if self in _open:
                 _open.remove(self)

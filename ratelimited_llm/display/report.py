@@ -81,7 +81,7 @@ def _figure(caption: str, unit: str, picture: str, *, note: str = "", wide: bool
 
 
 def _figures(status: Status, history: History) -> str:
-    """What one wants to know first."""
+    """The figures on top: answered, failed, 429s, duration, money, share of the limit."""
     whole = max(status.total, status.submitted)
     share = share_used(history)
     figures = [

@@ -90,7 +90,7 @@ class Terms:
 
 
 class FunctionJob(FutureJob):
-    """One call of a function."""
+    """One call of a function, with the future that it ends."""
 
     __slots__ = ("args", "fn", "terms")
 
@@ -169,7 +169,7 @@ def checked_classes(value: Any) -> tuple[type[BaseException], ...]:
 
 
 def checked_worker(worker: Any) -> RateLimitedWorker | None:
-    """`worker`, when it is one."""
+    """The value, when it is a RateLimitedWorker or None."""
     if worker is not None and not isinstance(worker, RateLimitedWorker):
         raise TypeError(f"worker must be a RateLimitedWorker or None, not {worker!r}")
     return worker

@@ -117,7 +117,7 @@ async def _alive(gateway: Gateway, request: Request) -> Response:
 
 
 async def _ready(gateway: Gateway, request: Request) -> Response:
-    """Whether new requests are welcome."""
+    """200 when new requests are welcome, else 503 with the reasons."""
     verdict = health(gateway)
     if gateway.ready and verdict.ready:
         return JSONResponse({"ready": True})

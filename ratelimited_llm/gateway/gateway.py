@@ -46,7 +46,7 @@ class Ticket:
 
     @property
     def where(self) -> str:
-        """ "queued", "sent" or "stream"."""
+        """Where the request is: "queued", "sent" or "stream"."""
         return _STAGES.get(self.note[0].stage, "queued") if self.note else "queued"
 
 
@@ -151,7 +151,7 @@ class Gateway:
         self.open.add(ticket)
 
     def leave(self, ticket: Ticket) -> None:
-        """It has ended, one way or another."""
+        """A request has ended; the last one of a drain wakes it."""
         self.open.discard(ticket)
         if not self.open and self._idle is not None:
             self._idle.set()
@@ -183,7 +183,7 @@ class Gateway:
         self._hold()
 
     def resume(self) -> None:
-        """End a pause."""
+        """End a pause: what waits is sent again."""
         self._paused = False
         for worker in self.workers:
             worker.resume()

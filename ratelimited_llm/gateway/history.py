@@ -33,7 +33,7 @@ class Slice:
         self.waited = 0.0  # the longest wait of a request that was sent
 
     def told(self) -> dict[str, Any]:
-        """As JSON."""
+        """The slice as JSON, by the names of `stats`."""
         return {
             "at": self.at, "requests": self.requests, "answered": self.answered, "failed": self.failed,
             "refused": self.refused, "rejected": self.rejected, "waited": round(self.waited, 3),

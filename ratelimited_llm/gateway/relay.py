@@ -127,7 +127,7 @@ class Exchange:
         self._queues = False
 
     async def run(self, body: bytes) -> None:
-        """Answer it, whatever happens."""
+        """Answer the request: with the provider's answer, its error, or an error of the gateway's own."""
         try:
             to = self._destination()
             upstream = self._gateway.upstreams[to.upstream]
@@ -276,7 +276,7 @@ class Exchange:
         return self._note[0].fared("done") if self._note else None
 
     def _end(self, status: int, outcome: str) -> None:
-        """Write down how it went."""
+        """Count how the request ended, for the statistics and the health."""
         self._gateway.statuses[status] += 1
         if not self._queues and outcome != "rejected":
             return

@@ -149,6 +149,6 @@ def health(gateway: Gateway) -> Health:
 
 
 def health_told(gateway: Gateway) -> dict[str, Any]:
-    """The verdict as JSON."""
+    """The health as JSON: status, score and reasons."""
     verdict = health(gateway)
     return {"status": verdict.status, "score": verdict.score, "reasons": list(verdict.reasons)}

@@ -87,7 +87,7 @@ class Crew:
 
     @property
     def size(self) -> int:
-        """Threads that exist."""
+        """Threads that exist, busy or not."""
         return len(self._threads)
 
     def feed(self, item: Item) -> None:
@@ -158,7 +158,7 @@ class Crew:
             self._outer.joins_queue()
 
     def leaves_queue(self) -> None:
-        """It waits no more."""
+        """A thread that waited for its turn has it, or has given up."""
         with self._lock:
             self._queued -= 1
         self._wake_scout()

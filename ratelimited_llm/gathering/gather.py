@@ -208,7 +208,7 @@ class Answers(Iterator[Any]):
                 self._crew.feed(Item(self._fed - 1, args))
 
     def _take(self) -> Item:
-        """Wait for the next to hand out."""
+        """Block until the next item may be handed out, and answer it."""
         while self._next not in self._early:
             self._feed()
             item = self._crew.next_ended(None if self._end is None else self._end - time.monotonic())

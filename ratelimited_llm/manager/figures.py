@@ -37,7 +37,7 @@ class Figures:
         self.input_tokens = self.output_tokens = 0
 
     def accepted(self, record: Record) -> None:
-        """A request is in the queue."""
+        """Count a request that was accepted."""
         self.enqueued[record.rank] += 1
 
     def size(self, record: Record) -> int:
@@ -45,7 +45,7 @@ class Figures:
         return self._sizes.of(record.cost or Cost(expected=record.tokens or 0))
 
     def over(self, record: Record, status: str, usage: Usage | None, now: float) -> None:
-        """A request has ended."""
+        """Count a request that has ended with this status; `usage` None when nobody told."""
         self.ended[status] += 1
         self._by_size[self.size(record), status] += 1
         if status != "cancelled":
@@ -88,7 +88,7 @@ class Figures:
 
 
 def percent(part: float, whole: float) -> float:
-    """100.0 of nothing."""
+    """The part in percent of the whole; 100.0 when the whole is 0."""
     return 100.0 if not whole else 100.0 * part / whole
 
 

@@ -285,7 +285,7 @@ class Processing:
         return self._background.submit(value if timeout is None else asyncio.wait_for(value, timeout)).result()
 
     def learn(self, key: tuple[str, str], size: int, usage: Any) -> None:
-        """Let the next estimates be better."""
+        """Teach the estimator what an answer really used."""
         with self._lock:
             self._estimator.learn(key, size, usage)
 

@@ -91,7 +91,7 @@ class BedrockConverseProcessor(Processor):
         return Cost(prompt + (most or expected), prompt + expected, prompt, expected)
 
     def limit_group(self, payload: Any) -> str:
-        """The model."""
+        """The model: Bedrock limits each by itself."""
         return str(payload["modelId"])
 
     def process(self, payload: Any, *, timeout: float | None = None) -> Any:

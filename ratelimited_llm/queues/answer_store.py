@@ -72,11 +72,11 @@ class AnswerStore:
         return found
 
     def renew(self, ids: Iterable[str], seconds: float) -> None:
-        """The worker is still at these."""
+        """Make the worker's claims on these jobs last for so many seconds from now."""
         self._each("pexpire", ids, int(seconds * 1000))
 
     def release(self, ids: Iterable[str]) -> None:
-        """It is at these no more."""
+        """End the worker's claims on these jobs."""
         self._each("delete", ids)
 
     def _each(self, command: str, ids: Iterable[str], *args: Any) -> None:
@@ -127,7 +127,7 @@ class AnswerStore:
         self._client.delete(self._key("result", job), self._key("gone", job))
 
     def wanted_again(self, job: str) -> None:
-        """Somebody waits for it again."""
+        """Take `give_up` back: somebody waits for this job again."""
         self._client.delete(self._key("gone", job))
 
     def give_up(self, ids: Iterable[str]) -> None:

@@ -61,7 +61,7 @@ class Handler(Protocol):
 
     @property
     def held(self) -> Sequence[Ticket]:
-        """What was taken and has not ended."""
+        """Jobs that were taken and have not ended."""
 
 
 class Stop:

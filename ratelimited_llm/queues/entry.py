@@ -54,7 +54,7 @@ class RemoteEntry:
         self._lock = threading.Lock()
 
     def find(self) -> Recorded | Delivered | None:
-        """The answer, if it is there."""
+        """The answer, from the journal or a worker; None while there is none."""
         if self._arrived is None and self._journal is not None and self._id is None:
             return self._journal.find()
         return self._arrived  # type: ignore[no-any-return]

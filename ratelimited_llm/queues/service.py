@@ -78,7 +78,7 @@ class JobService:
 
     @property
     def held(self) -> Sequence[Ticket]:
-        """What was taken and has not ended."""
+        """Jobs that were taken and have not ended; `running` is brought up to date."""
         with self._lock:
             for each in self._held.values():
                 if each.future is not None and not each.ticket.running:

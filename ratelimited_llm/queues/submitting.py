@@ -130,7 +130,7 @@ class RemoteQueue:
 
     @property
     def pending(self) -> int:
-        """Jobs that are waited for."""
+        """How many submitted jobs have no answer yet."""
         return len(self._pending)
 
     def last_words(self) -> None:

@@ -1,15 +1,17 @@
-"""What opening an SQLite file of ours takes, whatever is kept in it: one look, the tables, the log."""
+"""What opening an SQLite file of ours takes, whatever is kept in it: a private file, one look, the tables, the log."""
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-__all__ = ["is_locked", "look_once", "make_tables", "retried", "set_log"]
+__all__ = ["SMALLEST", "create_private", "is_locked", "look_once", "make_tables", "retried", "set_log", "whose"]
 
 T = TypeVar("T")
+SMALLEST = 512  # bytes of an SQLite database, if it is not empty; it would write over anything smaller
 
 
 def is_locked(error: BaseException) -> bool:
@@ -27,6 +29,30 @@ def retried(step: Callable[[], T], patience: float) -> T:
             if not is_locked(error) or time.monotonic() > end:
                 raise
             time.sleep(0.005)
+
+
+def create_private(path: str) -> None:
+    """Create an empty file that nobody else can read (0600), whatever the umask.
+
+    Raises:
+        FileExistsError: it is there.
+        OSError: it cannot be created.
+    """
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    try:
+        if hasattr(os, "fchmod"):
+            os.fchmod(fd, 0o600)  # whatever the umask has taken away
+    finally:
+        os.close(fd)  # nobody in this process can have a lock on it yet, so none is lost by this
+
+
+def whose(connection: sqlite3.Connection) -> tuple[int, int, set[str]]:
+    """The application id, the version and the tables of a database; (0, 0, set()) for one that is still empty."""
+    [application], [version] = (
+        connection.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
+    )
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    return application, version, tables
 
 
 def look_once(connection: sqlite3.Connection, look: Callable[[], T]) -> T:

@@ -300,7 +300,7 @@ class JournalFile:
         return True
 
     def after_fork_in_parent(self) -> None:
-        """Go on."""
+        """In the parent of a fork: let go of what `before_fork` held."""
         self._reading.release()
         self.commits.leading.release()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..exceptions import JournalError
-from .database import look_once, make_tables, retried, set_log
+from .database import SMALLEST, create_private, look_once, make_tables, retried, set_log, whose
 
 __all__ = ["open_for_reading", "open_for_writing", "real_path"]
 
@@ -51,7 +51,6 @@ END
 BUSY = 0.05  # seconds that SQLite itself waits for another process: a Ctrl-C is heard only in between
 PATIENCE = 5.0  # seconds that an opening waits for others
 LOG_LIMIT = 16 << 20  # bytes of a write-ahead log that are kept after a checkpoint
-SMALLEST = 512  # bytes of an SQLite database, if it is not empty
 CHECKED_WHOLE = 8 << 20  # bytes up to which a file is checked page by page, which takes some 10 ms
 
 
@@ -150,7 +149,7 @@ def _connect(path: str, mode: str, vfs: str | None) -> sqlite3.Connection:
 def _make(path: str) -> bool:
     """Make sure that there is a file; True when it is empty. SQLite gives its log and index the same permissions."""
     try:
-        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        create_private(path)
     except FileExistsError:
         if _size(path):
             return False
@@ -160,11 +159,6 @@ def _make(path: str) -> bool:
     except OSError as error:
         _directory_of(path)
         raise JournalError(f"the journal {path} cannot be made: {error.strerror}") from None
-    try:
-        if hasattr(os, "fchmod"):
-            os.fchmod(fd, 0o600)  # whatever the umask has taken away
-    finally:
-        os.close(fd)  # nobody in this process can have a lock on it yet, so none is lost by this
     return True
 
 
@@ -197,10 +191,7 @@ def _looked(path: str, vfs: str | None, *, still: bool, thorough: bool) -> bool:
 
 
 def _look(connection: sqlite3.Connection, path: str, *, thorough: bool) -> bool:
-    [application], [version] = (
-        connection.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
-    )
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    application, version, tables = whose(connection)
     if not application and not version and not tables:
         return True
     if application != APPLICATION_ID:

@@ -67,7 +67,7 @@ class Owners:
             return True
 
     def drop(self, run: int) -> None:
-        """This run has ended."""
+        """Release the lock of a run of ours, which has ended."""
         with _guard:
             if run in self._ours and self._fd is not None:
                 self._ours.discard(run)

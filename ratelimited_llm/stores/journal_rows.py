@@ -42,7 +42,7 @@ class ClaimWrite(Write):
 
 
 class RecordWrite(Write):
-    """A call is answered."""
+    """The answer of a call, and its request where requests are kept."""
 
     __slots__ = ("answer", "place", "request")
 

@@ -47,7 +47,7 @@ class Watch:
         self._loop()
 
     def look(self) -> None:
-        """Look now."""
+        """Have the thread look now instead of at its next turn."""
         self._wake.set()
 
     def _loop(self) -> None:

@@ -24,7 +24,7 @@ class Listener(Protocol):
 
     @property
     def waiting(self) -> int:
-        """How many calls wait, of any pool."""
+        """Calls that wait in this driver, of any pool."""
 
     def freed(self, pool: LimitedPool) -> None:
         """A call of this pool has ended, which somebody waited for. Must not block, nor call back."""

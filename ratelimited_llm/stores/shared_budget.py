@@ -218,7 +218,7 @@ class SharedBudget(MemoryBudget):
             each.freed(pool)
 
     def pools(self) -> list[LimitedPool]:
-        """Every pool that is shared."""
+        """Every pool that this process shares with others."""
         with self._lock:
             return list(self._pools)
 

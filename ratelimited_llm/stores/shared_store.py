@@ -70,7 +70,7 @@ class SharedStore(Protocol):
         """Say that this process lives and how it fares; answers what operators want. Forgotten after a minute."""
 
     def leave(self, member: str) -> None:
-        """This process shares no more."""
+        """Forget this process: its orders, and its report."""
 
     def members(self) -> list[Member]:
         """Who has reported in the last minute."""

@@ -75,7 +75,7 @@ class Upkeep:
     # -- under the budget's lock --------------------------------------------------------------------------------------
 
     def used(self, now: float) -> None:
-        """There was a reservation."""
+        """A reservation was made: the thread runs from now on, for a minute at least."""
         self._used_at = now
         if self._thread is None:
             self._start()

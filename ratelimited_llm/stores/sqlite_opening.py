@@ -13,14 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..exceptions import SharedStoreLost
-from .database import is_locked, look_once, make_tables, retried, set_log
+from .database import SMALLEST, create_private, is_locked, look_once, make_tables, retried, set_log, whose
 
 __all__ = ["default_path", "identity", "open_file", "trouble"]
 
 APPLICATION_ID = 0x524C4C42  # "RLLB"
 VERSION = 1
 PATIENCE = 0.4  # seconds for others who are opening it too: not all of that is under SQLite's own timeout
-SMALLEST = 512  # bytes of an SQLite database, if it is not empty
 LOG_LIMIT = 4 << 20  # bytes of a write-ahead log that are kept after a checkpoint
 SCHEMA = (
     "CREATE TABLE pools (name BLOB PRIMARY KEY, used REAL NOT NULL, lines TEXT NOT NULL) WITHOUT ROWID",
@@ -113,19 +112,13 @@ def _make(path: str) -> None:
         with suppress(FileExistsError):
             os.mkdir(folder, 0o700)
     try:
-        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        create_private(path)
     except FileExistsError:
         found = os.stat(path)
         if not stat.S_ISREG(found.st_mode):
             raise SharedStoreLost(f"{path}: it is no file") from None
         if 0 < found.st_size < SMALLEST:  # SQLite would take it as empty, and write over what is in it
             raise SharedStoreLost(f"{path}: it is no database; give another path. It was not changed") from None
-        return
-    try:
-        if hasattr(os, "fchmod"):
-            os.fchmod(fd, 0o600)  # whatever the umask has taken away
-    finally:
-        os.close(fd)
 
 
 def _look(connection: sqlite3.Connection, path: str) -> bool:
@@ -134,10 +127,7 @@ def _look(connection: sqlite3.Connection, path: str) -> bool:
     Raises:
         SharedStoreLost: it is not ours.
     """
-    [application], [version] = (
-        connection.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
-    )
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    application, version, tables = whose(connection)
     if not application and not version and not tables:
         return True
     if application != APPLICATION_ID:

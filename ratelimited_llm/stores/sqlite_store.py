@@ -233,7 +233,7 @@ class SqliteStore:
         return True
 
     def go_on(self) -> None:
-        """After a fork, in the parent."""
+        """In the parent of a fork: let go of what `hold_still` held."""
         self._lock.release()
 
 
