@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 import os
-import re
 import shlex
 import sys
 from typing import Any
@@ -19,14 +17,14 @@ from urllib.parse import urlsplit
 
 from ..batch import BatchInterrupted, BatchResult, InputError, OutputError, check_batch, run_batch
 from ..stores.budget_spec import hidden
-from .clients import add_client_options, amount, client_for
+from .arguments import dollars, duration, whole
+from .clients import add_client_options, client_for
 
 __all__ = ["add_parser", "run"]
 
 DONE, FAILED, USAGE, CAPPED, INTERRUPTED = 0, 1, 2, 3, 130
 # From here on it is worth a word that OpenAI does files at half the price within a day: below, it takes minutes.
 WORTH_A_DAY = 10_000
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -44,11 +42,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help='the answers; "-" for stdout')
     parser.add_argument("--prompt", metavar="TEXT", help='a template for tables: "Classify: {column}"')
     parser.add_argument("--endpoint", metavar="URL", help="for lines that name none, as /v1/embeddings")
-    parser.add_argument("--limit", type=_lines, metavar="N", help="only the first N lines, to taste")
+    parser.add_argument("--limit", type=whole, metavar="N", help="only the first N lines, to taste")
     parser.add_argument("--retry-failed", action="store_true", help="try again what failed in earlier runs")
     parser.add_argument("--dry-run", action="store_true", help="read and check everything, and send nothing")
-    parser.add_argument("--max-cost", type=_dollars, metavar="USD", help="stop before more is spent in this run")
-    parser.add_argument("--max-time", type=seconds, metavar="TIME", help="send nothing more after 90s, 15m, 2h, ...")
+    parser.add_argument("--max-cost", type=dollars, metavar="USD", help="stop before more is spent in this run")
+    parser.add_argument("--max-time", type=_time, metavar="TIME", help="send nothing more after 90s, 15m, 2h, ...")
     parser.add_argument(
         "--journal", metavar="FILE", help="also keep answers there, for every script that asks the same"
     )
@@ -185,31 +183,8 @@ def _say(text: str) -> None:
         print(f"ratelimited-llm batch: {text}", file=sys.stderr, flush=True)
 
 
-# -- options ----------------------------------------------------------------------------------------------------------
-
-
-def seconds(text: str) -> float:
-    """A time as people write it: 90, 90s, 15m, 2h, 1h30m, 1d."""
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text.lower() + ("s" if text[-1:].isdigit() else ""))
-    value = sum(float(number) * UNITS[unit] for number, unit in parts)
-    written = "".join(number + unit for number, unit in parts)
-    if written.removesuffix("s") != text.lower().removesuffix("s") or not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is no time: give seconds (90), or 90s, 15m, 2h, 1h30m")
-    return value
-
-
-def _lines(text: str) -> int:
-    value = amount(text)
-    if value != int(value):
-        raise argparse.ArgumentTypeError(f"{text} is no number of lines")
-    return int(value)
-
-
-def _dollars(text: str) -> float:
-    try:
-        value = float(text.removeprefix("$"))
-    except ValueError:
-        value = math.nan
-    if not (value > 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f"{text} is no cost: give US dollars above 0, such as 5 or 0.50")
+def _time(text: str) -> float:
+    value = duration(text)
+    if not value:
+        raise argparse.ArgumentTypeError(f"{text} is no time in which anything could be sent")
     return value

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 from typing import Any
 
-from ..core.request import Priority
-from ..options import parse_amount
+from .arguments import amount, priority, whole
 
-__all__ = ["ClientError", "add_client_options", "amount", "client_for", "whole"]
+__all__ = ["ClientError", "add_client_options", "client_for"]
 
 
 class ClientError(ValueError):
@@ -23,7 +21,7 @@ def add_client_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rpm", type=amount, metavar="N", help="requests per minute (10k is read); default: learned")
     parser.add_argument("--tpm", type=amount, metavar="N", help="tokens per minute; default: learned from the answers")
     parser.add_argument("-j", "--concurrency", type=whole, metavar="N", help="calls in flight at once, at most")
-    parser.add_argument("--priority", type=_priority, metavar="P", help='"high", "normal", "low", or 0 to 10')
+    parser.add_argument("--priority", type=priority, metavar="P", help='"high", "normal", "low", or 0 to 10')
     parser.add_argument("--tag", metavar="NAME", help="a name by which these calls can be cancelled, from anywhere")
     parser.add_argument(
         "--budget", metavar="WHERE", help='share the limits: "sqlite" on this machine, "redis://host" between machines'
@@ -51,29 +49,3 @@ def client_for(args: argparse.Namespace) -> Any:
         raise ClientError(f"{error}\n{way}") from error
     except (ValueError, TypeError, ImportError) as error:
         raise ClientError(str(error)) from error
-
-
-def amount(text: str) -> float:
-    """A number above 0 as people write it: 500, 30_000, 10k, 1.5M."""
-    try:
-        value = parse_amount(text, "it")
-    except ValueError:
-        value = math.nan
-    if not (value > 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f"{text} is no limit: give a number above 0, such as 500, 30000 or 10k")
-    return value
-
-
-def whole(text: str) -> int:
-    """Read a whole amount: 500, 30_000, 10k."""
-    value = amount(text)
-    if value != int(value):
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number")
-    return int(value)
-
-
-def _priority(text: str) -> int:
-    try:
-        return Priority.parse(int(text) if text.isdigit() else text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None

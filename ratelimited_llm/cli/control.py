@@ -16,8 +16,8 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .arguments import amount
 from .budgets import add_budget_option, with_store
-from .clients import amount
 
 if TYPE_CHECKING:
     from ..stores.shared_store import SharedStore

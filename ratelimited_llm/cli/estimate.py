@@ -12,7 +12,8 @@ import os
 import sys
 from typing import Any
 
-from .clients import add_client_options, amount, whole
+from .arguments import amount, seconds, whole
+from .clients import add_client_options
 
 __all__ = ["add_parser", "run"]
 
@@ -33,7 +34,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--prompt", metavar="TEXT", help='a template over the columns: "Classify: {text}"')
     parser.add_argument("--endpoint", metavar="PATH", help="for lines that name none: /v1/chat/completions, ...")
     parser.add_argument("--limit", type=whole, metavar="N", help="only the first N lines")
-    parser.add_argument("--latency", type=_seconds, metavar="S", help="seconds an answer takes (2)")
+    parser.add_argument("--latency", type=seconds(0.001), metavar="S", help="seconds an answer takes (2)")
     parser.add_argument("--output-tokens", type=whole, metavar="N", help="tokens of an answer (256, or its maximum)")
     parser.add_argument("--price", type=_price, metavar="IN,OUT", help="US dollars per million tokens; default: listed")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -62,16 +63,6 @@ def run(args: argparse.Namespace) -> int:
         return 2
     print(json.dumps(found.as_dict()) if args.json else found)
     return 1 if found.never_fit or found.bad else 0
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (value > 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f"{text} is no latency: give seconds above 0")
-    return value
 
 
 def _price(text: str) -> tuple[float, float]:

@@ -7,18 +7,17 @@ ratelimited-llm journal run.db --prune 30d       delete answers that are older, 
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from .arguments import duration
+
 if TYPE_CHECKING:
     from ..stores.journal import JournalStats
 
 __all__ = ["add_parser", "run"]
-
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -30,7 +29,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("file", metavar="RUN.db", help="the journal")
     parser.add_argument(
-        "--prune", type=age, metavar="AGE", help="delete answers and failures older than this: 90m, 12h, 30d, seconds"
+        "--prune",
+        type=duration,
+        metavar="AGE",
+        help="delete answers and failures older than this: 90m, 12h, 30d, seconds",
     )
     parser.set_defaults(run=run)
     return parser
@@ -82,15 +84,3 @@ def size(count: int) -> str:
 def moment(at: float) -> str:
     """A wall-clock moment in local time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
-
-
-def age(text: str) -> float:
-    """Seconds out of "90m", "12h", "30d", "2w" or a plain number of seconds."""
-    number, unit = (text[:-1], UNITS[text[-1]]) if text[-1:] in UNITS else (text, 1.0)
-    try:
-        value = float(number) * unit
-    except ValueError:
-        value = math.nan
-    if not (value >= 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no age: give 90m, 12h, 30d or seconds")
-    return value

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from ..options import PREFIX
-from .clients import amount, whole
+from .arguments import amount, port, seconds, whole
 
 __all__ = ["add_parser", "run"]
 
@@ -35,7 +35,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "and x-ratelimited-deadline (seconds). Ends with SIGTERM or Ctrl-C, when what is open is answered.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (127.0.0.1); beyond loopback with --token")
-    parser.add_argument("--port", type=_port, default=8089, help="(8089); 0 for a free one, which is printed")
+    parser.add_argument("--port", type=port, default=8089, help="(8089); 0 for a free one, which is printed")
     parser.add_argument("--token", metavar="T", help=f"what clients must send as their api key; or {PREFIX}TOKEN, "
                         "which no list of processes shows")  # fmt: skip
     parser.add_argument("--pass-through-keys", action="store_true", help="send each client's own key to the provider")
@@ -53,7 +53,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
                         "more get a 429 with Retry-After")  # fmt: skip
     parser.add_argument("--max-body", type=_size, default=64 << 20, metavar="BYTES", help="of a request (64M)")
     parser.add_argument("--max-cost", type=float, metavar="$", help="US dollars that all requests may cost")
-    parser.add_argument("--drain", type=_seconds, default=30.0, metavar="S", help="seconds for open requests to end "
+    parser.add_argument("--drain", type=seconds(0), default=30.0, metavar="S", help="seconds for open requests to end "
                         "after SIGTERM (30); then they are dropped")  # fmt: skip
     parser.add_argument("--log-level", choices=LEVELS, default="warning", help="of what goes to stderr (warning)")
     parser.set_defaults(run=run)
@@ -120,21 +120,5 @@ def _refused(text: str, code: int = USAGE) -> int:
     return code
 
 
-def _port(text: str) -> int:
-    if not text.isdigit() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text} is no port: give a number from 0 (any free one) to 65535")
-    return int(text)
-
-
 def _size(text: str) -> int:
     return whole(text.upper().removesuffix("B"))
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1e7:
-        raise argparse.ArgumentTypeError(f"{text} is no time: give seconds from 0 up")
-    return value

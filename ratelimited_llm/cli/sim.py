@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from .arguments import amount, number, port, seconds, whole
+
 if TYPE_CHECKING:
     from ..simulator import Simulator
 
@@ -43,10 +45,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--provider", choices=PROVIDERS, default="openai", help="whose headers, errors and rules")
     for name, meaning in LIMITS:
-        parser.add_argument(f"--{name}", type=positive, metavar="N", help=f"{meaning}; default: no such limit")
+        parser.add_argument(f"--{name}", type=amount, metavar="N", help=f"{meaning}; default: no such limit")
     parser.add_argument("--concurrency", type=whole, metavar="N", help="calls in flight at once")
-    parser.add_argument("--period", type=positive, default=60.0, metavar="S", help="seconds of a 'minute' (60)")
-    parser.add_argument("--smooth", type=positive, metavar="S", help="enforce minute limits over so many seconds")
+    parser.add_argument("--period", type=seconds(0.001), default=60.0, metavar="S", help="seconds of a 'minute' (60)")
+    parser.add_argument("--smooth", type=seconds(0.001), metavar="S", help="enforce minute limits over so many seconds")
     parser.add_argument("--window", choices=("bucket", "fixed", "sliding"), help="default: the provider's")
     parser.add_argument("--latency", type=span, default=0.2, metavar="S|LOW-HIGH", help="seconds per answer (0.2)")
     parser.add_argument("--output-tokens", type=tokens, metavar="N|LOW-HIGH", help="tokens of an answer (20-100)")
@@ -167,43 +169,6 @@ def report(simulator: Simulator, seconds: float) -> str:
     return "\n".join([*lines, f"time: {seconds:.1f} s{used}"])
 
 
-def positive(text: str) -> float:
-    """A number above 0, or a usage error that says so."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (value > 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f"{text} is no limit: give a number above 0, or leave it out for none")
-    return value
-
-
-def whole(text: str) -> int:
-    """A whole number of at least 1."""
-    value = positive(text)
-    if value != int(value):
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number")
-    return int(value)
-
-
-def share(text: str) -> float:
-    """A share from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is no share: give a number from 0 to 1")
-    return value
-
-
-def port(text: str) -> int:
-    """A port, 0 for a free one."""
-    if not text.isdigit() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text} is no port: give a number from 0 (any free one) to 65535")
-    return int(text)
-
-
 def span(text: str) -> float | tuple[float, float]:
     """Seconds, or two of them with a dash between; 0 is allowed."""
     low, _, high = text.partition("-")
@@ -222,3 +187,8 @@ def tokens(text: str) -> int | tuple[int, int]:
     if not low.isdigit() or (high and not (high.isdigit() and int(low) <= int(high))):
         raise argparse.ArgumentTypeError(f"{text} is no size: give tokens (60), or lowest and highest (20-100)")
     return int(low) if not high else (int(low), int(high))
+
+
+def share(text: str) -> float:
+    """A share from 0 to 1."""
+    return number(text, lambda value: 0 <= value <= 1, "is no share: give a number from 0 to 1")

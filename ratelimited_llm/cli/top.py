@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import shutil
 import sys
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..display.fleet import frame
 from ..display.modes import AUTO, BAR, fitting
 from ..display.screen import columns, put
+from .arguments import seconds
 from .budgets import add_budget_option, with_store
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--once", action="store_true", help="one look, and done")
     parser.add_argument("--json", action="store_true", help="one JSON object per look and line")
     parser.add_argument(
-        "--every", type=_seconds, default=1.0, metavar="SECONDS", help="from look to look; default: 1, at least 0.1"
+        "--every", type=seconds(0.1), default=1.0, metavar="SECONDS", help="from look to look; default: 1, at least 0.1"
     )
     parser.set_defaults(run=lambda args: with_store(args, _watch))
     return parser
@@ -132,13 +132,3 @@ def _forget_output() -> None:
         os.close(nowhere)
     except (OSError, ValueError):
         pass
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0.1 <= value <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text} is no interval: give seconds, at least 0.1")
-    return value

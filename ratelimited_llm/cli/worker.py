@@ -17,7 +17,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..options import PREFIX
-from .clients import ClientError, amount, whole
+from .arguments import amount, seconds, whole
+from .clients import ClientError
 
 if TYPE_CHECKING:
     from ..queues import Stop
@@ -56,9 +57,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     for name in ("rpm", "tpm", "rpd", "tpd", "itpm", "otpm"):
         parser.add_argument(f"--{name}", type=amount, metavar="N", help="a limit, as in 500 or 10k; default: learned")
     parser.add_argument("--max-cost", type=float, metavar="USD", help="what this worker's calls may cost at most")
-    parser.add_argument("--drain", type=_seconds, default=30.0, metavar="S", help="seconds to finish in (30)")
+    parser.add_argument("--drain", type=seconds(0.5), default=30.0, metavar="S", help="seconds to finish in (30)")
     parser.add_argument(
-        "--heartbeat", type=_seconds, default=15.0, metavar="S", help="seconds until a silent worker is dead (15)"
+        "--heartbeat", type=seconds(0.5), default=15.0, metavar="S", help="seconds until a silent worker is dead (15)"
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="say more on stderr")
     parser.set_defaults(run=run)
@@ -166,13 +167,3 @@ def _listen(stop: Stop) -> set[int]:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, told)
     return received
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0.5 <= value <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds from 0.5 to 86400")
-    return value

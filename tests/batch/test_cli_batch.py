@@ -224,7 +224,7 @@ def test_without_a_key_the_error_names_the_way_without_one(here, files):
         (["--tpm", "many"], "many is no limit"),
         (["-j", "1.5"], "1.5 is not a whole number"),
         (["--limit", "0"], "0 is no limit"),
-        (["--limit", "2.5"], "2.5 is no number of lines"),
+        (["--limit", "2.5"], "2.5 is not a whole number"),
         (["--priority", "soon"], "unknown priority 'soon'"),
         (["--max-cost", "free"], "free is no cost"),
         (["--max-cost", "-1"], "expected one argument|-1 is no cost"),

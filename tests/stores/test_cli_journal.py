@@ -10,6 +10,7 @@ import pytest
 from journalling import do, key
 
 from ratelimited_llm.cli import journal as command
+from ratelimited_llm.cli.arguments import duration
 from ratelimited_llm.stores.journal import Journal
 
 
@@ -70,7 +71,7 @@ def test_what_is_no_journal_is_said(tmp_path: Path, capsys: pytest.CaptureFixtur
 )
 def test_ages_are_read(text: str, seconds: float) -> None:
     """With a unit or in seconds."""
-    assert command.age(text) == seconds
+    assert duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "d", "-1d", "nan", "inf", "1y", "1 day"])

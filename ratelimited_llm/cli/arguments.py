@@ -1,0 +1,84 @@
+"""What is typed after an option, as a value; or a usage error (`argparse.ArgumentTypeError`) that says what to give."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Callable
+
+from ..core.request import Priority
+from ..options import parse_amount
+
+__all__ = ["amount", "dollars", "duration", "number", "port", "priority", "seconds", "whole"]
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
+LONGEST = 1e7  # seconds: four months
+
+
+def number(text: str, fits: Callable[[float], bool], otherwise: str) -> float:
+    """A finite number that fits; `otherwise` is what the usage error says after the text."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and fits(value)):
+        raise argparse.ArgumentTypeError(f"{text} {otherwise}")
+    return value
+
+
+def amount(text: str) -> float:
+    """A limit as people write it, above 0: 500, 30_000, 10k, 1.5M."""
+    try:
+        value = parse_amount(text, "it")
+    except ValueError:
+        value = math.nan
+    if not (value > 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"{text} is no limit: give a number above 0, such as 500, 30000 or 10k")
+    return value
+
+
+def whole(text: str) -> int:
+    """A whole amount of at least 1: 500, 30_000, 10k."""
+    value = amount(text)
+    if value != int(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number")
+    return int(value)
+
+
+def seconds(least: float, most: float = LONGEST) -> Callable[[str], float]:
+    """Read seconds from `least` to `most`, both included."""
+    return lambda text: number(
+        text, lambda value: least <= value <= most, f"is no time: give seconds from {least:g} to {most:g}"
+    )
+
+
+def duration(text: str) -> float:
+    """Seconds of a time as people write it, from 0 up: 90, 90s, 15m, 2h, 1h30m, 30d, 2w."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhdw])", text.lower() + ("s" if text[-1:].isdigit() else ""))
+    written = "".join(count + unit for count, unit in parts)
+    if not parts or written.removesuffix("s") != text.lower().removesuffix("s"):
+        raise argparse.ArgumentTypeError(f"{text} is no time: give seconds (90), or 90s, 15m, 2h, 1h30m, 30d")
+    return sum(float(count) * UNITS[unit] for count, unit in parts)
+
+
+def dollars(text: str) -> float:
+    """US dollars above 0, with or without the sign."""
+    return number(
+        text.removeprefix("$"), lambda value: value > 0, "is no cost: give US dollars above 0, such as 5 or 0.50"
+    )
+
+
+def port(text: str) -> int:
+    """A port of TCP; 0 for any free one."""
+    if not text.isdigit() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text} is no port: give a number from 0 (any free one) to 65535")
+    return int(text)
+
+
+def priority(text: str) -> int:
+    """A priority by its name, or as a number from 0 to 10."""
+    try:
+        return Priority.parse(int(text) if text.isdigit() else text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
