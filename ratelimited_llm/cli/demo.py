@@ -1,13 +1,14 @@
 """`ratelimited-llm demo`: one job run twice, as everybody writes it and with one import changed.
 
-No key and no internet: it talks to the simulator of this package on loopback, whose minute lasts ten seconds here, so
-that the whole demo is over in less than forty.
+No key and no internet: it talks to the simulator of this package on loopback. Its limit is such that four fifths of the
+job may go at once and the rest takes what a minute of sixty seconds refills, so the whole demo is over in half of one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -23,9 +24,9 @@ __all__ = ["add_parser", "run"]
 MODEL = "gpt-4.1-mini"
 MAX_TOKENS = 120
 THREADS = 32  # what people put there
-PERIOD = 10.0  # seconds of a simulated minute
-LATENCY = (0.2, 0.8)  # seconds of a call, from and to
-RPM, TPM = 60, 15_000  # what the simulated account may do in one
+LATENCY = (0.2, 0.5)  # seconds of a call, from and to
+AT_ONCE = 0.8  # of the job's calls that the limit of a minute lets go; the others take 60 * (1 / 0.8 - 1) = 15 s
+ROOM = 1.5  # times the job's tokens: it is the requests that are limited here
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,21 @@ def run(args: argparse.Namespace) -> int:
         print(f"ratelimited-llm demo: cannot read the prompts: {error}", file=sys.stderr)
         return 2
     tokens = sum(len(prompt.encode()) for prompt in prompts) // 4
-    print(f"{len(prompts)} prompts, about {tokens:,} tokens, in several languages, to a simulated provider that allows")
-    print(f"{RPM} requests and {TPM:,} tokens a minute (its minute lasts {PERIOD:.0f} s here). Twice:\n")
+    rpm, tpm = _limits(prompts, tokens)
+    print(f"{len(prompts)} prompts, about {tokens:,} tokens, to a simulated provider on this machine that allows")
+    print(f"{rpm} requests and {tpm:,} tokens a minute. Twice, each time with the whole limit at hand:\n")
     print(f"{'':26}{'answered':>10}{'429s':>7}{'lost':>7}{'time':>10}{'limit used':>13}", flush=True)
-    _show("thread pool, as is", len(prompts), _measured(_with_thread_pool, prompts))
-    ours = _measured(_with_one_import_changed, prompts)
+    _show("thread pool, as is", len(prompts), _measured(_with_thread_pool, prompts, rpm, tpm))
+    ours = _measured(_with_one_import_changed, prompts, rpm, tpm)
     _show("one import changed", len(prompts), ours)
     _next_step()
     return 0 if ours.answered == len(prompts) else 1
+
+
+def _limits(prompts: list[str], tokens: int) -> tuple[int, int]:
+    """Requests and tokens a minute that the job does not fit into at once, whatever its size."""
+    reserved = ROOM * (tokens + MAX_TOKENS * len(prompts))
+    return max(1, round(AT_ONCE * len(prompts))), math.ceil(reserved / 1000) * 1000
 
 
 def _with_thread_pool(prompts: list[str], client_options: dict[str, Any]) -> list[bool]:
@@ -108,11 +116,13 @@ def _messages(prompt: str) -> Any:
     return [{"role": "user", "content": prompt}]
 
 
-def _measured(job: Callable[[list[str], dict[str, Any]], list[bool]], prompts: list[str]) -> Result:
+def _measured(
+    job: Callable[[list[str], dict[str, Any]], list[bool]], prompts: list[str], rpm: int, tpm: int
+) -> Result:
     """Run a job against a fresh provider, so that both find the same full limit."""
     from ..simulator import Simulator
 
-    with Simulator("openai", rpm=RPM, tpm=TPM, period=PERIOD, latency=LATENCY, seed=1) as provider, _no_proxy():
+    with Simulator("openai", rpm=rpm, tpm=tpm, latency=LATENCY, seed=1) as provider, _no_proxy():
         began = time.monotonic()
         answered = job(prompts, {"base_url": provider.base_url, "api_key": "sk-simulated"})
         seconds = time.monotonic() - began
