@@ -724,26 +724,28 @@ def test_a_failure_nobody_looked_at_is_logged_when_it_is_collected(
     ours: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One warning with the error's type and the place, and without its text, which may quote the prompt."""
-    monkeypatch.setattr(light_future, "_unread", itertools.count())
+    monkeypatch.setattr(light_future, "_unread", set())
     future = ours(where="script.py:4")
     future.set_exception(ValueError("the prompt"))
     assert caplog.messages == []
     del future
     gc.collect()
-    assert caplog.messages == ["unread_failure: ValueError, submitted at script.py:4"]
+    assert caplog.messages == ["unread_failure: nobody read the ValueError of a call that was submitted at script.py:4"]
     assert (caplog.records[0].name, caplog.records[0].levelno) == ("ratelimited_llm", logging.WARNING)
 
 
 def test_thousands_of_failures_that_nobody_looks_at_are_a_handful_of_warnings(
     ours: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A terminal is not flooded: after the first few, one line says that there are more."""
-    monkeypatch.setattr(light_future, "_unread", itertools.count())
-    for _ in range(1_000):
-        failed(ours, ValueError())
+    """A terminal is not flooded: each kind and place once, the first few of those, and one line that there are more."""
+    monkeypatch.setattr(light_future, "_unread", set())
+    monkeypatch.setattr(light_future, "_more_unread", itertools.count())
+    for number in range(1_000):
+        ours(where=f"script.py:{number // 100}").set_exception(ValueError())
     gc.collect()
-    assert len(caplog.messages) == light_future.MOST_UNREAD_SHOWN + 1
-    assert "more calls failed" in caplog.messages[-1]
+    shown = [f"script.py:{line}" for line in range(light_future.MOST_UNREAD_SHOWN)]
+    assert [text.split()[-1] for text in caplog.messages if "and of more" not in text] == shown
+    assert [text for text in caplog.messages if "and of more calls" in text] == caplog.messages[1:2]
 
 
 @pytest.mark.parametrize("question", ["result", "exception"])

@@ -226,7 +226,7 @@ def _finish() -> None:
     if not _wait(SILENT):
         left = _pending()
         running = sum(crew.running for crew in _all_crews())
-        what = f"{left:,} queued requests" if left else f"{running:,} functions in map()"
+        what = _counted(left, "queued request") if left else _counted(running, "function") + " in map()"
         _say(f"waiting for {what} (Ctrl-C to drop them)")
         _wait(None)
 
@@ -248,11 +248,18 @@ def _drop(cancelled: int, seconds: float, *, silent: bool) -> None:
 
 def _say_what_is_left(cancelled: int) -> None:
     abandoned = sum(worker.in_flight for worker in _all())
-    answered = f"{sum(count() for count in _answered):,} answered, " if _answered else ""
-    _say(f"interrupted: {answered}{cancelled:,} cancelled, {abandoned:,} abandoned")
+    answered = sum(count() for count in _answered)
+    told = f"{answered:,} answered, " if _answered else ""
+    _say(f"interrupted: {told}{cancelled:,} cancelled, {abandoned:,} abandoned")
     paths = dict.fromkeys(path for path in (resume() for resume in _resumes) if path)
     if paths:
         _say(f"the answers are kept in {', '.join(paths)}: run the same command again to go on")
+    elif answered and cancelled:
+        _say('with journal="run.db" on the client (or RATELIMITED_LLM_JOURNAL=run.db) the next run would go on from here')
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def _cancelled_before() -> int:

@@ -44,9 +44,10 @@ _OVER = frozenset({CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED})
 _FINAL = frozenset({CANCELLED_AND_NOTIFIED, FINISHED})
 
 
-# A script that reads none of two thousand failures has been told after the first few.
+# A script that reads none of two thousand failures is told of each kind and place once, of the first few at most.
 MOST_UNREAD_SHOWN = 5
-_unread = itertools.count()
+_unread: set[tuple[str, str]] = set()
+_more_unread = itertools.count()
 
 # Reentrant, because a signal handler or a finalizer may cancel futures while its own thread is in a step. Several,
 # because with one, threads that end futures one after the other meet there, and then go on meeting at each (a convoy).
@@ -140,11 +141,14 @@ class _Failure:
         # half gone. The error's text stays out: it may quote the prompt.
         if not self.read:
             with suppress(Exception):
-                number = next(_unread)
-                level = logging.WARNING if number < MOST_UNREAD_SHOWN else logging.DEBUG
-                _log.log(level, "unread_failure: %s, submitted at %s", self.kind, self.where or "an unknown place")
-                if number == MOST_UNREAD_SHOWN:
-                    _log.warning("unread_failure: more calls failed that nobody looked at; see the log at DEBUG")
+                told = (self.kind, self.where or "an unknown place")
+                news = told not in _unread and len(_unread) < MOST_UNREAD_SHOWN
+                level = logging.WARNING if news else logging.DEBUG
+                _log.log(level, "unread_failure: nobody read the %s of a call that was submitted at %s", *told)
+                if news:
+                    _unread.add(told)
+                elif next(_more_unread) == 0:
+                    _log.warning("unread_failure: and of more calls; RATELIMITED_LLM_LOG=debug shows each")
 
 
 class LightFuture(Future[T]):

@@ -280,6 +280,26 @@ def test_the_last_words_say_what_is_answered_and_how_to_go_on() -> None:
 
 
 @needs_signals
+def test_answers_that_nothing_keeps_end_with_a_word_on_what_would_keep_them() -> None:
+    """Whoever loses 1,800 answers to a Ctrl-C learns then how it would not happen again."""
+    script = Child("""
+        from ratelimited_llm.engine import lifecycle
+        lifecycle.answered_by(lambda: 1_800)
+        lifecycle.LAST_ANSWERS = 0.01
+        executor = RateLimitedExecutor(max_concurrency=1)
+        stays = executor.submit(time.sleep, 60)
+        executor.submit(int)
+        say("waiting")
+        stays.result()
+    """)
+    script.hear("waiting")
+    script.interrupt()
+    _, err, _ = script.end()
+    assert "interrupted: 1,800 answered, 1 cancelled, 1 abandoned" in err
+    assert 'with journal="run.db" on the client' in err
+
+
+@needs_signals
 def test_calls_that_are_to_be_kept_are_drained_after_ctrl_c() -> None:
     """And the others are not; the process still ends as interrupted."""
     script = Child("""
