@@ -117,8 +117,9 @@ class AsyncRateLimitedWorker:
             RequestExpired: its deadline passed while it waited.
             Exception: what `fn` raised last.
         """
-        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
-            raise ValueError(f"tokens must be a whole number from 0 up, not {tokens!r}")
+        if not callable(fn):
+            raise TypeError(f"fn must be a coroutine function, not {fn!r}")
+        whole("tokens", tokens, 0)
         cost = Cost(tokens, tokens, tokens, 0)
         self._limits.check(cost)
         job = self._job(cost, self._options.replace(priority=priority, tenant=tenant, deadline=deadline, tag=tag))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .core.checks import text
 from .engine import lifecycle
 from .stores.budget_spec import checked_budget
 from .stores.memory import MemoryBudget
@@ -58,6 +59,7 @@ def own_budget(
     """
     if name is not None and (not isinstance(name, str) or not name):
         raise TypeError(f"budget_name must be a string that names the limits, not {name!r}")
+    text("budget_name", name or "")
     lost = checked_on_lost(on_lost)
     spec = checked_budget(budget, from_environment=name is not None)
     if spec in ("memory", "auto"):  # nothing of them is learned

@@ -6,13 +6,12 @@ Each method is a sentence or two; what does the work is imported when it is firs
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .books.status import History, Status
-from .core.checks import number
+from .core.checks import number, path_of
 from .engine import lifecycle
 from .engine.jobs import in_call
 
@@ -56,13 +55,15 @@ class Looking(Generic[SDKClient]):
             The HTML.
 
         Raises:
+            TypeError, ValueError: it is no path.
             OSError: it cannot be written there.
         """
         from .display.report import report
 
+        target = None if path is None else Path(path_of("path", path)).expanduser()
         page = report(self.status(), self.history(), title=f"{type(self).__name__} run")
-        if path is not None:
-            Path(path).expanduser().write_text(page, encoding="utf-8")
+        if target is not None:
+            target.write_text(page, encoding="utf-8")
         return page
 
     def _ipython_display_(self) -> None:
@@ -134,16 +135,16 @@ class Conveniences(Looking[SDKClient]):
             max_workers: threads at most; None for as many as the limits can use, up to 256.
             timeout: seconds for all; None for no bound.
         """
-        from .gathering.gather import map_calls
+        from .gathering.gather import begun
 
-        call = partial(
-            map_calls, fn, *iterables, return_as=return_as, on_error=on_error, max_workers=max_workers, timeout=timeout
+        answers = begun(
+            fn, *iterables, return_as=return_as, on_error=on_error, max_workers=max_workers, timeout=timeout
         )
         if return_as != "list":
-            return call()
+            return answers
         with self._runtime.progress:
             self._runtime.progress.lasts()
-            results = call()
+            results = list(answers)
         self._runtime.progress.finish()
         return results
 

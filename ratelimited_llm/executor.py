@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
@@ -10,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .budgets import own_budget
+from .core.checks import number, whole
 from .core.limits import RateLimits
 from .core.request import Cost, Priority
 from .core.retry import RetryPolicy
@@ -107,7 +109,7 @@ class RateLimitedExecutor(Executor):
         )
         self._tokens = _checked_tokens(tokens)
         self._memory = None if journal is None and key is None else _memory(journal, key)
-        policy = RetryPolicy(max_retries=_checked_retries(max_retries))
+        policy = RetryPolicy(max_retries=whole("max_retries", max_retries, 0))
         options = CallOptions(priority=priority, tenant=tenant, deadline=deadline, tag=tag)
         self._terms = Terms(options, OwnLimits(self._limits, name), policy, checked_classes(retry_on))
 
@@ -188,7 +190,7 @@ class RateLimitedExecutor(Executor):
 
     def _cost(self, tokens: Cost | Callable[..., int], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Cost:
         if callable(tokens):
-            amount = _checked_amount(tokens(*args, **kwargs))
+            amount = whole("tokens", tokens(*args, **kwargs), 0)
             tokens = Cost(amount, amount, amount, 0)
         self._limits.check(tokens)
         return tokens
@@ -218,7 +220,8 @@ class RateLimitedExecutor(Executor):
                 raise TypeError(f"buffersize must be a whole number or None, not {buffersize!r}")
             if buffersize < 1:
                 raise ValueError(f"buffersize must be 1 or more, or None, not {buffersize!r}")
-        end = None if timeout is None else self._worker.clock() + timeout
+            buffersize = min(buffersize, sys.maxsize)
+        end = None if timeout is None else self._worker.clock() + number("timeout", timeout, "a number of seconds")
         items = zip(*iterables, strict=False)
         first = deque(self.submit(fn, *item) for item in itertools.islice(items, buffersize))
         return self._answers(fn, first, items, end)
@@ -266,20 +269,8 @@ def _memory(journal: Any, key: Callable[..., Any] | None) -> Memory:
     return Memory(journal, key)
 
 
-def _checked_retries(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"max_retries must be a whole number from 0 up, not {value!r}")
-    return value
-
-
-def _checked_amount(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"tokens must be a whole number from 0 up, not {value!r}")
-    return value
-
-
 def _checked_tokens(tokens: int | Callable[..., int] | None) -> Cost | Callable[..., int] | None:
     if tokens is None or callable(tokens):
         return tokens
-    amount = _checked_amount(tokens)
+    amount = whole("tokens", tokens, 0)
     return Cost(amount, amount, amount, 0)

@@ -15,9 +15,9 @@ import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from .core.checks import number, text, whole
+from .core.checks import amount, number, text, whole
 from .core.dispatcher import Dispatcher, Impossible, Send, Wait
 from .core.feedback import ANSWERED, Feedback, Kind, Outcome, Reading
 from .core.limiter import Limiter
@@ -34,23 +34,34 @@ if TYPE_CHECKING:
 __all__ = ["Call", "Run", "VirtualClock", "call", "simulate"]
 
 
+T = TypeVar("T")
+
+
 class VirtualClock:
     """A clock that stands still until it is told to go; call it for the time, in seconds."""
 
     def __init__(self, now: float = 0.0) -> None:
-        self.now = now
+        self.now = _finite("now", now)
 
     def __call__(self) -> float:
         return self.now
 
     def advance(self, seconds: float) -> None:
         """Go forwards; a clock never goes back."""
-        if seconds < 0:
-            raise ValueError(f"a clock cannot go back by {seconds!r} s")
+        if _finite("seconds", seconds) < 0:
+            raise ValueError(f"seconds must be 0 or more, not {seconds!r}: a clock cannot go back")
         self.now += seconds
 
 
+def _finite(name: str, value: object) -> float:
+    found = number(name, value, "a number of seconds")
+    if not math.isfinite(found):
+        raise ValueError(f"{name} must be a finite number of seconds, not {value!r}")
+    return found
+
+
 MOST_TOKENS = 10**12
+KINDS = {"scheduler": Scheduler, "policy": RetryPolicy, "bounds": QueueCaps}
 TELLS = ("everything", "headers", "wait", "seconds", "nothing")
 
 
@@ -82,11 +93,11 @@ class Call:
     def __post_init__(self) -> None:
         for name in ("at", "deadline", "latency", "cancel_at"):
             value = getattr(self, name)
-            if value is not None and not 0.0 <= number(name, value, "a number of seconds") < math.inf:
+            if (value is not None or name == "at") and not 0.0 <= number(name, value, "a number of seconds") < math.inf:
                 raise ValueError(f"{name} must be a finite number of seconds from 0 up, not {value!r}")
         for name in ("prompt", "output", "max_tokens"):
             value = getattr(self, name)
-            if value is not None and whole(name, value, 0) > MOST_TOKENS:
+            if (value is not None or name != "max_tokens") and whole(name, value, 0) > MOST_TOKENS:
                 raise ValueError(f"{name} must be at most {MOST_TOKENS:,} tokens")
         Priority.parse(self.priority)
         for name in ("tenant", "pool"):
@@ -174,10 +185,16 @@ def simulate(
 
     Returns:
         Everything that happened.
-    """
 
-    if not isinstance(limits, RateLimits):
-        raise TypeError(f"limits must be a RateLimits value, not {limits!r}")
+    Raises:
+        TypeError, ValueError: for an argument that makes no sense, before anything happens.
+    """
+    of = {"limits": limits, "seed": seed, "scheduler": scheduler, "policy": policy, "bounds": bounds}
+    for name, kind in (("limits", RateLimits), ("seed", int), *(KINDS.items())):
+        if (not isinstance(of[name], kind) or isinstance(of[name], bool)) and (
+            of[name] is not None or name in ("limits", "seed")
+        ):
+            raise TypeError(f"{name} must be of {kind.__name__}, not {of[name]!r}")
     if tells not in TELLS:
         raise ValueError(f"tells must be one of {', '.join(map(repr, TELLS))}, not {tells!r}")
     if charge not in (None, "reserve", "settle", "actual"):
@@ -185,20 +202,38 @@ def simulate(
     number("until", until, "a number of seconds")
     if provider is not None and not callable(provider) and not hasattr(provider, "admit"):
         raise TypeError(f"provider must be an Enforcement, a function that makes one of a name, or None: {provider!r}")
-    for name, pair in (("latency", latency if isinstance(latency, tuple) else (0, 0)), ("network", network)):
-        if not isinstance(pair, tuple) or len(pair) != 2:
-            raise TypeError(f"{name} must be two numbers of seconds, not {pair!r}")
-    least, most = latency if isinstance(latency, tuple) else (latency, latency)
-    for name, value in (("latency", least), ("latency", most), ("network", network[0]), ("network", network[1])):
-        if not 0.0 <= number(name, value, "a number of seconds") < math.inf:
-            raise ValueError(f"{name} must be made of finite seconds from 0 up, not {value!r}")
+    if faults is not None and not callable(faults):
+        raise TypeError(f"faults must be a function that answers an Outcome or None, not {faults!r}")
+    least, most = _pair("latency", latency if isinstance(latency, tuple) else (latency, latency))
+    for name, value in limiter_options.items():
+        if value is not None:
+            amount(name, value, "a number of seconds")
+    traffic, changes = _several("calls", calls, Call), _several("events", events, tuple)
 
     def make() -> Limiter:
         return Limiter(limits, charge=charge, learn=learn, ramp=ramp, **limiter_options)
 
+    make()  # so that options that are none of the limiter's are heard of here
     return _Simulation(
-        list(calls), make, provider, tells, latency, network, seed, scheduler, policy or RetryPolicy(), bounds, faults
-    ).run(until, events)
+        traffic, make, provider, tells, (least, most), _pair("network", network), seed, scheduler,
+        policy or RetryPolicy(), bounds, faults,
+    ).run(until, changes)  # fmt: skip
+
+
+def _pair(name: str, pair: object) -> tuple[float, float]:
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        raise TypeError(f"{name} must be two numbers of seconds, not {pair!r}")
+    for value in pair:
+        if not 0.0 <= number(name, value, "a number of seconds") < math.inf:
+            raise ValueError(f"{name} must be made of finite seconds from 0 up, not {value!r}")
+    return pair
+
+
+def _several(name: str, values: object, kind: type[T]) -> list[T]:
+    found: list[Any] = list(values) if isinstance(values, Iterable) else [None]
+    if not all(isinstance(each, kind) for each in found):
+        raise TypeError(f"{name} must be several of {kind.__name__}, not {values!r:.60}")
+    return found
 
 
 class _Simulation:
@@ -210,7 +245,7 @@ class _Simulation:
         make: Callable[[], Limiter],
         provider: Any,
         tells: str,
-        latency: float | tuple[float, float],
+        latency: tuple[float, float],
         network: tuple[float, float],
         seed: int,
         scheduler: Scheduler | None,
@@ -223,7 +258,7 @@ class _Simulation:
         self.provider = provider
         self.providers: dict[str, Any] = {}
         self.tells = tells
-        self.latency = latency if isinstance(latency, tuple) else (latency, latency)
+        self.latency = latency
         self.network = network
         self.random = random.Random(seed)
         self.machine = Dispatcher(

@@ -249,6 +249,8 @@ class RateLimitedWorker:
 
     def cancel_queued(self, which: Callable[[Any], bool] = lambda job: True) -> int:
         """Cancel every waiting call that `which` (fast, and ours) accepts; answers how many. What was sent goes on."""
+        if not callable(which):
+            raise TypeError(f"which must be a function of a call, not {which!r}")
         return self.engine.cancel_queued(which)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -23,7 +23,7 @@ from typing import Any, TypeVar, cast
 from .accounts import Account, account_for
 from .calls.wrapped_call import WrappedCall, listen
 from .client import QueuedClient
-from .core.checks import weights_of
+from .core.checks import weights_of, whole
 from .core.limits import RateLimits
 from .core.retry import RetryPolicy
 from .engine import lifecycle
@@ -96,7 +96,7 @@ def queued(
     _check(client)
     given = {name: options.pop(name) for name in (*CALL_NAMES, *QUEUE_NAMES) if name in options}
     queue = Queue(client, split_limits(limits, options), _pattern(calls), tokens, given)
-    queue.policy = RetryPolicy(max_retries=_whole(max_retries))
+    queue.policy = RetryPolicy(max_retries=whole("max_retries", max_retries, 0))
     queue.retry_on = retry_on if isinstance(retry_on, tuple) else (retry_on,)
     if not all(isinstance(each, type) and issubclass(each, BaseException) for each in queue.retry_on):
         raise TypeError(f"retry_on must be an exception class or a tuple of them, not {retry_on!r}")
@@ -134,7 +134,7 @@ class Queue:
         self.limits = limits
         self.spends = calls
         if tokens is not None and not callable(tokens):
-            _whole(tokens, "tokens")
+            whole("tokens", tokens, 0)
         self.tokens = tokens
         self.worker = worker_for(QueueSettings(**settings))
         self.package = _package(client)
@@ -367,9 +367,3 @@ def _pattern(calls: str | Iterable[str] | None) -> Callable[[str], bool]:
     if not names or not all(isinstance(name, str) and name for name in names):
         raise TypeError(f'calls must name methods, as in calls=("create", "chat.completions.parse"), not {calls!r}')
     return lambda path: any(path == name or path.endswith("." + name) for name in names)
-
-
-def _whole(value: object, name: str = "max_retries") -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{name} must be a whole number from 0 up, not {value!r}")
-    return value

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..books.prices import Price, Prices
 from ..books.spending import most_output
+from ..core.checks import amount, text, whole
 from ..core.estimate import prompt_bytes
 from ..core.limits import RateLimits
 from ..core.request import Cost, Usage
@@ -85,6 +86,7 @@ def estimate(
     _check("latency", latency, float)
     _check("output_tokens", output_tokens, int)
     _check("concurrency", concurrency, int)
+    text("base_url", base_url)
     if limits is not None and not isinstance(limits, RateLimits):
         raise TypeError(f"limits must be a RateLimits value or None, not {limits!r}")
     account = Account.of(client, base_url)
@@ -103,13 +105,10 @@ def estimate(
 
 
 def _check(name: str, value: object, kind: type) -> None:
-    if value is None:
-        return
-    allowed = (int,) if kind is int else (int, float)
-    if isinstance(value, bool) or not isinstance(value, allowed):
-        raise TypeError(f"{name} must be {'a whole number' if kind is int else 'a number of seconds'}, not {value!r}")
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be above 0, not {value!r}; None means not known")
+    if value is not None:
+        amount(name, value, "a number of seconds" if kind is float else "a whole number")
+        if kind is int:
+            whole(name, value, 1, "; None means not known")
 
 
 @dataclass

@@ -20,11 +20,12 @@ from functools import partial
 from itertools import islice
 from typing import IO, Any, NoReturn, cast
 
+from ..core.checks import path_of, text
 from .ids import IdSet
 from .shapes import BadRow, Request, Shapes
 from .template import InputError, Template
 
-__all__ = ["BadLine", "InputError", "Line", "read_lines"]
+__all__ = ["BadLine", "InputError", "Line", "check_source", "read_lines"]
 
 # OpenAI's limit for a whole file is 200 MB; what is longer than a line of this is no line.
 LONGEST_LINE = 256 * 2**20
@@ -84,14 +85,30 @@ def read_lines(
         limit: lines to read at most, from the start; None for all.
 
     Raises:
+        TypeError, ValueError: an argument makes no sense.
         OSError: it cannot be opened or read.
         InputError: it cannot be read so; a ValueError.
     """
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise ValueError(f"limit must be a whole number of lines from 1 up, not {limit!r}; None means all")
-    template = None if prompt is None else Template(prompt)
+    check_source(source)
+    if model is not None and not text("model", model):
+        raise ValueError("model must be the name of one, not ''; None means that every line names its own")
+    template = None if prompt is None else Template(text("prompt", prompt))
     shapes = Shapes(model=model, endpoint=endpoint, template=template)
-    return islice(_read(source, shapes, template), limit)
+    return islice(_read(source, shapes, template), None if limit is None else min(limit, sys.maxsize))
+
+
+def check_source(source: Any) -> None:
+    """Refuse what is no input, before anything is opened.
+
+    Raises:
+        TypeError, ValueError: it is neither a path, "-" nor a file object.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        path_of("source", source)
+    elif not hasattr(getattr(source, "buffer", source), "readline"):
+        raise TypeError(f'source must be a path, "-" or a file object, not {source!r}')
 
 
 def _read(source: Any, shapes: Shapes, template: Template | None) -> Iterator[Line | BadLine]:
@@ -148,10 +165,7 @@ def _stdin() -> IO[bytes] | None:
 
 
 def _given(source: Any) -> IO[Any]:
-    file = getattr(source, "buffer", source)  # the bytes below a text file
-    if not hasattr(file, "readline"):
-        raise TypeError(f'the input must be a path, "-" or a file object, not {source!r}')
-    return cast(IO[Any], file)
+    return cast(IO[Any], getattr(source, "buffer", source))  # the bytes below a text file
 
 
 # -- JSON lines -------------------------------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
+from ..core.checks import path_of, seconds
 from .files import Files
-from .lines import BadLine, Line, read_lines
+from .lines import BadLine, Line, check_source, read_lines
 from .output import OutputError, errors_path, past_of
 from .result import BatchResult
 from .run import Run, look
@@ -58,8 +59,8 @@ def run_batch(
         Exception: the provider's own error, when it refuses every call for a reason that all calls share: a wrong
             key, no credit.
     """
-    if max_time is not None and not max_time > 0:
-        raise ValueError(f"max_time must be above 0 seconds, not {max_time!r}; None means no bound")
+    if max_time is not None:
+        seconds("max_time", max_time)
     calls = Calls(client)
     if endpoint is None and type(client)._provider_name == "anthropic":
         endpoint = "/v1/messages"
@@ -109,8 +110,11 @@ def _begun(source: Any, how: dict[str, Any]) -> tuple[Iterator[Line | BadLine], 
 
 def _paths(source: Any, target: Any, errors: Any) -> tuple[str | None, str | None]:
     """The files for the answers and for the failures."""
-    path = os.fspath(target) if isinstance(target, (str, os.PathLike)) and target != "-" else None
-    errors = os.fspath(errors) if errors is not None else errors_path(path) if path is not None else None
+    check_source(source)
+    path = None
+    if target != "-" and not hasattr(target, "write"):
+        path = path_of("target", target)
+    errors = path_of("errors", errors) if errors is not None else errors_path(path) if path is not None else None
     _refuse_same_file(source, path, errors)
     return path, errors
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-__all__ = ["amount", "number", "seconds", "text", "weights_of", "whole"]
+__all__ = ["amount", "number", "path_of", "seconds", "text", "weights_of", "whole"]
 
 
 def number(name: str, value: object, what: str = "a number") -> float:
@@ -68,6 +68,26 @@ def text(name: str, value: object) -> str:
         except UnicodeEncodeError:
             raise ValueError(f"{name} must be text, and half a surrogate pair is none: {value!r}") from None
     return value
+
+
+def path_of(name: str, value: object) -> str:
+    """The path of a file as text: a string or a path object, not empty, with nothing in it that no file can be called.
+
+    Raises:
+        TypeError: it is no path.
+        ValueError: no file can have it.
+    """
+    fspath = getattr(type(value), "__fspath__", None)
+    found = value if fspath is None else fspath(value)
+    if not isinstance(found, str):
+        raise TypeError(f"{name} must be the path of a file, not {value!r}")
+    try:
+        found.encode("utf-8", "surrogateescape")  # as the names of files are read that are no UTF-8
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} must be the path of a file, and half a surrogate pair is none: {found!r}") from None
+    if not found or "\0" in found:
+        raise ValueError(f"{name} must be the path of a file, not {found!r}")
+    return found
 
 
 def weights_of(value: object) -> dict[str, float]:

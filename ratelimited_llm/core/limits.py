@@ -77,7 +77,7 @@ class RateLimits:
             if given.get(short) is not None and value is not None:
                 raise TypeError(f"{name}= and {short}= are the same limit: give one of them")
             if value is not None or short not in given:
-                given[short] = value
+                given[short] = value if short not in PERIODS else _checked(name, value)
         return cls(**given)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -28,7 +28,7 @@ __all__ = ["create_app"]
 def create_app(
     *,
     token: str | None = None,
-    hosts: Sequence[str] = (),
+    hosts: str | Iterable[str] = (),
     base_urls: Mapping[str, str] | None = None,
     api_keys: Mapping[str, str] | None = None,
     pass_through_keys: bool = False,
@@ -43,8 +43,8 @@ def create_app(
     Args:
         token: what clients have to send as their api key; None for no token, and then only requests to loopback names
             are answered.
-        hosts: other host names that are answered without a token, "*" for any: for an app that is mounted in a service
-            which has its own ways to tell who may use it.
+        hosts: another host name, or several, that are answered without a token, "*" for any: for an app that is mounted
+            in a service which has its own ways to tell who may use it.
         base_urls, api_keys: by provider ("openai", "groq", "anthropic", "azure"); else of the SDKs' own variables.
         pass_through_keys: send each client's own key to the provider, with limits for each key; else the gateway's.
         max_queue: requests that may wait; more are answered with 429 and Retry-After. None for no cap.
@@ -62,9 +62,9 @@ def create_app(
     """
     limits = {name: options.pop(name) for name in list(options) if name in LIMIT_NAMES}
     settings = Settings(
-        limits=limits, base_urls=dict(base_urls or {}), api_keys=dict(api_keys or {}), hosts=tuple(hosts),
-        pass_through_keys=pass_through_keys, token=token, max_queue=max_queue, max_body=max_body, budget=budget,
-        journal=journal, options=options,
+        limits=limits, base_urls={} if base_urls is None else base_urls, api_keys={} if api_keys is None else api_keys,
+        hosts=hosts, pass_through_keys=pass_through_keys, token=token, max_queue=max_queue, max_body=max_body,
+        budget=budget, journal=journal, options=options,
     )  # fmt: skip
     gateway = Gateway(settings)
     app = Starlette(routes=_routes(gateway), lifespan=_lifespan)

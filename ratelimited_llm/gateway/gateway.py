@@ -69,7 +69,7 @@ class Gateway:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.guard = Guard(settings.token, settings.hosts, pass_through=settings.pass_through_keys)
+        self.guard = Guard(settings.token, tuple(settings.hosts), pass_through=settings.pass_through_keys)
         self.upstreams = {name: Upstream(name, settings) for name in UPSTREAMS}
         self.open: set[Ticket] = set()
         self.counts: Counter[str] = Counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import socket
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 import uvicorn
 
 from ..books.facts import set_role
+from ..core.checks import number, text, whole
 from .app import create_app
 from .gateway import Gateway
 from .guard import is_loopback
@@ -51,6 +53,14 @@ def serve(
         ValueError: it would listen beyond loopback without a token; or an option makes no sense.
         OSError: the port cannot be used.
     """
+    if not text("host", host):
+        raise ValueError('host must be a name or an address such as "127.0.0.1"; "0.0.0.0" is all there are')
+    if whole("port", port, 0) > 65_535:
+        raise ValueError(f"port must be from 0 to 65535, not {port}; 0 is any that is free")
+    if not 0.0 <= number("drain", drain, "a number of seconds") < math.inf:
+        raise ValueError(f"drain must be a finite number of seconds from 0 up, not {drain!r}")
+    if ready is not None and not callable(ready):
+        raise TypeError(f"ready must be a function of a URL and an app, not {ready!r}")
     if not is_loopback(host) and not options.get("token"):
         raise ValueError(
             f"at {host} everybody in the network could spend your keys: give --token (or RATELIMITED_LLM_TOKEN), or "

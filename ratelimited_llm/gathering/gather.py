@@ -19,7 +19,7 @@ from typing import Any
 from ..core.checks import number
 from .crew import Crew, Item
 
-__all__ = ["Answers", "gather", "map_calls"]
+__all__ = ["Answers", "begun", "gather", "map_calls"]
 
 OnError = str | Callable[[BaseException], Any]
 
@@ -104,6 +104,19 @@ def map_calls(
         TimeoutError: not all were done in time (`concurrent.futures.TimeoutError` on Python 3.10).
         TypeError, ValueError: for an argument that makes no sense, at once.
     """
+    answers = begun(fn, *iterables, return_as=return_as, on_error=on_error, max_workers=max_workers, timeout=timeout)
+    return list(answers) if return_as == "list" else answers
+
+
+def begun(
+    fn: Callable[..., Any],
+    *iterables: Iterable[Any],
+    return_as: str,
+    on_error: OnError,
+    max_workers: int | None,
+    timeout: float | None,
+) -> Answers:
+    """`map_calls`, with its arguments checked and its first items under way."""
     _check_on_error(on_error)
     if return_as not in SHAPES:
         raise ValueError(f"return_as must be one of {', '.join(map(repr, SHAPES))}, not {return_as!r}")
@@ -119,8 +132,7 @@ def map_calls(
         raise TypeError("map() needs at least one iterable after the function: client.map(classify, texts)")
     for iterable in iterables:
         _refuse_single(iterable, "map")
-    answers = Answers(fn, iterables, most, on_error, end, return_as)
-    return list(answers) if return_as == "list" else answers
+    return Answers(fn, iterables, most, on_error, end, return_as)
 
 
 class Answers(Iterator[Any]):

@@ -6,6 +6,7 @@ import threading
 import time
 from typing import Any
 
+from ..core.checks import text
 from ..core.request import Priority
 from .answers import StatusDict
 from .client_requests import ClientRequests
@@ -37,7 +38,7 @@ class Inspection:
         """
         record = self._find(request_id)
         if record is None:
-            return StatusDict(request_id=str(request_id), status="not_found")
+            return StatusDict(request_id=request_id, status="not_found")
         return StatusDict(self._told(record))
 
     def _told(self, record: Record) -> dict[str, Any]:
@@ -97,6 +98,8 @@ class Inspection:
             tenant: count only this tenant's.
         """
         rank = None if priority is None else Priority.parse(priority)
+        if tenant is not None:
+            text("tenant", tenant)
         with self._lock:
             waiting = [
                 record.rank
@@ -174,6 +177,8 @@ class Inspection:
     # -- records ----------------------------------------------------------------------------------------------------
 
     def _find(self, request_id: str) -> Record | None:
+        if not isinstance(request_id, str):
+            raise TypeError(f"request_id must be the string that enqueue_request answered, not {request_id!r}")
         with self._lock:
             self._records.forget(time.monotonic())
             return self._records.get(request_id)

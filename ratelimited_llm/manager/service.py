@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import threading
 import time
@@ -16,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from ..budgets import own_budget
-from ..core.checks import seconds
+from ..core.checks import number, seconds, text, whole
 from ..core.limits import RateLimits
 from ..core.retry import RetryPolicy
 from ..core.size_classes import SizeClasses
@@ -104,14 +105,14 @@ class QueueManager(Inspection):
             self._sent_by = ClientRequests(client, queue)
         else:
             assert processor is not None
-            policy = RetryPolicy(max_retries=_checked_count("max_retries", max_retries, 0))
+            policy = RetryPolicy(max_retries=whole("max_retries", max_retries, 0))
             shared = own_budget(budget, budget_name, on_budget_lost, repr(given))
             self._sent_by = Processing(processor, given, policy, queue, self._background, shared)
         self._timeout = _checked_seconds("timeout", timeout)
         self._lock = threading.RLock()
         self._records = Records(
             _checked_seconds("keep_results", keep_results),
-            None if max_results is None else _checked_count("max_results", max_results, 1),
+            None if max_results is None else whole("max_results", max_results, 1),
         )
         self._figures = Figures(sizes or SizeClasses())
         self._running = False
@@ -228,8 +229,14 @@ class QueueManager(Inspection):
         """
         if not isinstance(endpoint, str) or not endpoint:
             raise ValueError(f"endpoint must be a string that names one, not {endpoint!r}")
-        options = CallOptions(priority=priority, tenant=tenant or "", deadline=deadline, tag=tag or "")
-        tokens = None if token_count is None else _checked_count("token_count", token_count, 0)
+        text("endpoint", endpoint)
+        options = CallOptions(
+            priority=priority,
+            tenant="" if tenant is None else tenant,
+            deadline=deadline,
+            tag="" if tag is None else tag,
+        )
+        tokens = None if token_count is None else whole("token_count", token_count, 0)
         wait = self._timeout if timeout is None else _checked_seconds("timeout", timeout)
         told = None if callback is None else Callback(callback)
         self._sent_by.check(endpoint)
@@ -291,26 +298,31 @@ class QueueManager(Inspection):
         It can be asked for as often as wanted, for as long as it is kept.
 
         Raises:
+            TypeError, ValueError: for an argument that makes no sense.
             KeyError: no such request, or its result was forgotten.
             TimeoutError: it is not there yet (`concurrent.futures.TimeoutError` on Python 3.10).
             CancelledError, WorkerStopped: it was cancelled.
             Exception: what it failed with.
         """
+        bound = _checked_timeout(timeout)
         record = self._known(request_id)
         assert record.future is not None
         try:
-            return record.future.result(timeout)
+            return record.future.result(bound)
         finally:
             self._note_end(record)  # so that whoever has the result finds it counted
             del record  # else a failure holds it: exception -> traceback -> this frame -> future
 
     async def get_result_async(self, request_id: str, timeout: float | None = None) -> Any:
         """`get_result`, for coroutines: the event loop goes on meanwhile, and giving up cancels nothing."""
+        bound = _checked_timeout(timeout)
         record = self._known(request_id)
         assert record.future is not None
         future = asyncio.wrap_future(record.future)
         future.add_done_callback(_look_at)
-        await asyncio.wait([future], timeout=timeout)  # unlike wait_for, it cancels nothing
+        await asyncio.wait(
+            [future], timeout=None if bound == math.inf else bound
+        )  # unlike wait_for, it cancels nothing
         if not future.done():
             raise FutureTimeoutError(f"request {request_id} has no answer after {timeout} s")
         self._note_end(record)
@@ -340,10 +352,8 @@ def _now() -> float:
     return datetime.now().timestamp()
 
 
-def _checked_count(name: str, value: object, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be a whole number from {least} up, not {value!r}")
-    return value
+def _checked_timeout(value: object) -> float | None:
+    return None if value is None else number("timeout", value, "a number of seconds")
 
 
 def _checked_seconds(name: str, value: object) -> float | None:

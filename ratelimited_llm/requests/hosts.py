@@ -155,7 +155,9 @@ def add_hosts(hosts: str | Iterable[str] | Mapping[str, str | None]) -> None:
     found = {}
     for text, provider in named.items():
         if provider is not None and provider not in DIALECTS:
-            raise ValueError(f"unknown provider {provider!r} of {text!r}: use {', '.join(sorted(DIALECTS))}, or None")
+            raise ValueError(
+                f"hosts: unknown provider {provider!r} of {text!r}: use {', '.join(sorted(DIALECTS))}, or None"
+            )
         found[_place(text)] = provider
     _configured.update(found)
     _target.cache_clear()
@@ -165,12 +167,13 @@ def _place(text: object) -> str:
     try:
         if not isinstance(text, str):
             raise ValueError
+        text.encode()  # half a surrogate pair is in no name
         parts = urlsplit(text if "//" in text else f"//{text}")
         host, port = (parts.hostname or "").removeprefix("*.").rstrip("."), parts.port
         if not host or any(sign.isspace() for sign in host):
             raise ValueError
     except ValueError:
-        raise ValueError(f'a host is a name such as "llm.example.com" or "10.0.0.5:8000", not {text!r}') from None
+        raise ValueError(f'hosts must be names such as "llm.example.com" or "10.0.0.5:8000", not {text!r}') from None
     return host if port is None else f"{host}:{port}"
 
 

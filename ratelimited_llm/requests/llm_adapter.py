@@ -83,6 +83,7 @@ class LLMAdapter(HTTPAdapter):
         own = max_retries is None or isinstance(max_retries, int)
         if not own and not hasattr(max_retries, "increment"):
             raise TypeError(f"max_retries must be a whole number, a urllib3 Retry, or None, not {max_retries!r}")
+        whole("pool_connections", pool_connections, 1)
         whole("pool_maxsize", pool_maxsize, 1)
         super().__init__(pool_connections, pool_maxsize, 0 if own else max_retries, pool_block)
         self._queue_options = {**options, "max_retries": max_retries if own else 0}

@@ -8,7 +8,7 @@ the very same object as the server on loopback.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from .meters import Bucket, FixedWindow, Meter, SlidingWindow
 
@@ -24,8 +24,12 @@ LARGEST = 1e300  # of a limit
 METERS: dict[str, type[Meter]] = {"bucket": Bucket, "fixed": FixedWindow, "sliding": SlidingWindow}
 
 
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _is_limit(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < LARGEST
+    return _is_number(value) and 0 < value < LARGEST
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,13 @@ class Allowance:
     def __post_init__(self) -> None:
         for name in (*DIMENSIONS, "max_concurrency", "period", "smooth"):
             value = getattr(self, name)
-            if value is not None and not _is_limit(value):
+            if not _is_limit(value) and (value is not None or name == "period"):
                 raise ValueError(f"{name}={value!r} is no limit: give a number above 0, or None for no such limit")
+        dimensions = self.smooth_dimensions
+        if not isinstance(dimensions, tuple) or not all(name in PER_MINUTE for name in dimensions):
+            raise ValueError(f"smooth_dimensions={dimensions!r}: give a tuple of {', '.join(PER_MINUTE)}")
+        if not _is_number(self.window_offset) or not abs(self.window_offset) < LARGEST:
+            raise ValueError(f"window_offset={self.window_offset!r}: give a finite number of seconds")
         if not isinstance(self.window, str) or self.window not in METERS:
             raise ValueError(f"unknown window {self.window!r}: use 'bucket', 'fixed' or 'sliding'")
         if self.admission not in ("reserve", "settle", "actual"):
@@ -147,6 +156,8 @@ class Enforcement:
     """
 
     def __init__(self, allowance: Allowance | None = None, *, keep_log: bool = False, **rules: Any) -> None:
+        if allowance is not None and not isinstance(allowance, Allowance):
+            raise TypeError(f"allowance={allowance!r}: give an Allowance, or its rules by name")
         self.allowance = replace(allowance, **rules) if allowance is not None else Allowance(**rules)
         self.in_flight = 0
         self.admitted = 0

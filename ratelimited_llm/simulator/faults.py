@@ -62,14 +62,26 @@ class Fault:
             raise ValueError(f"probability={self.probability!r}: give a share from 0 to 1")
         for name, least in (("status", 100), ("after", 0), ("first", 0), ("every", 1)):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, int) and _is_number(value) and value >= least):
+            if value is None and name in ("first", "every"):
+                continue
+            if not (isinstance(value, int) and _is_number(value) and value >= least):
                 raise ValueError(f"{name}={value!r}: give a whole number of at least {least}")
         if self.seconds is not None and not (_is_number(self.seconds) and self.seconds >= 0):
             raise ValueError(f"seconds={self.seconds!r}: give a number of at least 0, or None for no end")
-        for name, kind in (("at", tuple), ("headers", Mapping)):
+        for name in ("code", "type", "message", "model"):
             value = getattr(self, name)
-            if value is not None and not isinstance(value, kind):
-                raise TypeError(f"{name}={value!r}: give a {kind.__name__.lower()}, or None")
+            if value is not None and not isinstance(value, str):
+                raise TypeError(f"{name}={value!r}: give a string, or None")
+        at, headers = self.at, self.headers
+        if at is not None and not (isinstance(at, tuple) and all(isinstance(n, int) and _is_number(n) for n in at)):
+            raise TypeError(f"at={at!r}: give a tuple of whole numbers, or None")
+        if headers is not None and not (
+            isinstance(headers, Mapping)
+            and all(
+                isinstance(name, str) and (value is None or isinstance(value, str)) for name, value in headers.items()
+            )
+        ):
+            raise TypeError(f"headers={headers!r}: give a mapping from names to texts (None removes one), or None")
 
     def strikes(self, number: int, model: str | None, draw: float) -> bool:
         """Whether this call is struck; `draw` is a number in [0, 1) that belongs to call and rule."""
@@ -98,6 +110,8 @@ class Faults:
     """
 
     def __init__(self, rules: Iterable[Fault] | Fault | Rule = (), *, seed: int = 0) -> None:
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise TypeError(f"seed={seed!r}: give a whole number")
         self.seed = seed
         self._ask: Rule | None = None
         self.rules: tuple[Fault, ...] = ()

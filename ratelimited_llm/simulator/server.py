@@ -189,6 +189,8 @@ class Simulator:
         Args:
             model: whose limits; None is the model that used most of its own.
         """
+        if model is not None and not isinstance(model, str):
+            raise TypeError(f"model={model!r}: give the name of one, or None")
         return self._in_loop(lambda: self._service.share_used(model, self._service.last))
 
     def change(self, **limits: float | None) -> None:

@@ -22,6 +22,8 @@ WORDS = tuple(LINE.split(" "))
 
 def count_tokens(text: str) -> int:
     """The tokens of a text: UTF-8 bytes / 4, rounded up; the one counter of admission and of usage."""
+    if not isinstance(text, str):
+        raise TypeError(f"text={text!r}: give a string")
     size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
     return -(-size // BYTES_PER_TOKEN)
 

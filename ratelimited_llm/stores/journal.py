@@ -68,6 +68,8 @@ class Journal:
         if store not in STORES:
             raise ValueError(f"store= must be 'all' or 'responses', not {store!r}")
         self.store = store
+        if not callable(wall_clock):
+            raise TypeError(f"wall_clock must be a function that answers seconds, not {wall_clock!r}")
         self._clock = wall_clock
         self._file = JournalFile(str(self.path), wall_clock)
         self._occurrences = Occurrences()

@@ -14,6 +14,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..core.checks import path_of
 from ..exceptions import JournalError
 from .database import SMALLEST, create_private, look_once, make_tables, retried, set_log, whose
 
@@ -62,12 +63,8 @@ def real_path(path: Any) -> str:
         ValueError: it is empty, or names no file (":memory:").
         JournalError: nothing can be there: its directory is missing, or it is one.
     """
-    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
-        raise TypeError(f"journal= takes the path of a file, such as 'run.db', not {type(path).__name__}")
-    text = os.fspath(path)
-    if not text.strip() or "\0" in text:
-        raise ValueError("journal= takes the path of a file, such as 'run.db'; this one is empty or has a NUL in it")
-    if text.startswith((":memory:", "file:")):
+    text = path_of("journal", path)
+    if not text.strip() or text.startswith((":memory:", "file:")):
         raise ValueError(f"journal= takes the path of a file, not {text!r}: a journal is there for the next run")
     real = os.path.realpath(os.path.expanduser(text))
     try:

@@ -39,7 +39,7 @@ def start_metrics_server(
 
     Raises:
         ImportError: prometheus-client is missing.
-        TypeError, ValueError: for what is no port.
+        TypeError, ValueError: for what is no port, host or registry.
         OSError: the address is taken, or not ours.
     """
     from .server import start
@@ -62,6 +62,7 @@ def register(registry: CollectorRegistry | None = None) -> None:
 
     Raises:
         ImportError: prometheus-client is missing.
+        TypeError: for what is no registry.
     """
     from .prometheus import register
 
@@ -76,6 +77,7 @@ def exposition(registry: CollectorRegistry | None = None) -> tuple[bytes, str]:
 
     Raises:
         ImportError: prometheus-client is missing.
+        TypeError: for what is no registry.
     """
     from .prometheus import exposition
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -157,17 +158,17 @@ def _histogram(
 _collector = Collector()
 
 
-def register(registry: CollectorRegistry | None = None) -> None:
-    """See `telemetry.register`."""
-    registry = client_library().REGISTRY if registry is None else registry
-    try:
-        registry.register(_collector)
-    except ValueError:  # it has these names: it was asked before, perhaps by an earlier import of this module
-        return
+def register(registry: CollectorRegistry | None = None) -> CollectorRegistry:
+    """See `telemetry.register`; answers the registry."""
+    found: Any = client_library().REGISTRY if registry is None else registry
+    if not (hasattr(found, "register") and hasattr(found, "collect")):
+        raise TypeError(f"registry must be a CollectorRegistry of prometheus_client, or None, not {registry!r}")
+    with suppress(ValueError):  # it has these names: it was asked before, perhaps by an earlier import of this module
+        found.register(_collector)
+    return found  # type: ignore[no-any-return]
 
 
 def exposition(registry: CollectorRegistry | None = None) -> tuple[bytes, str]:
     """See `telemetry.exposition`."""
-    register(registry)
     library = client_library()
-    return library.generate_latest(library.REGISTRY if registry is None else registry), library.CONTENT_TYPE_LATEST
+    return library.generate_latest(register(registry)), library.CONTENT_TYPE_LATEST

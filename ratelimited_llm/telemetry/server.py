@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
+from ..core.checks import text
 from .prometheus import client_library, register
 
 if TYPE_CHECKING:
@@ -93,9 +94,10 @@ def start(port: int, host: str, registry: CollectorRegistry | None) -> MetricsSe
         raise TypeError(f"port must be a whole number, not {port!r}")
     if not 0 <= port <= 65_535:
         raise ValueError(f"port must be from 0 to 65535, not {port}; 0 is any that is free")
+    if not text("host", host):
+        raise ValueError('host must be a name or an address such as "127.0.0.1"; "0.0.0.0" is all there are')
     library = client_library()
-    registry = library.REGISTRY if registry is None else registry
-    register(registry)
+    registry = register(registry)
     with _lock:
         running = _servers.get((host, port))
         if running is None:

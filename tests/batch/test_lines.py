@@ -178,7 +178,7 @@ def test_limit_counts_lines_from_the_start():
 @pytest.mark.parametrize("source", [None, 3, b"x"])
 def test_what_is_no_input_is_refused(source):
     """A path, "-" or a file object."""
-    with pytest.raises(TypeError, match="the input must be a path"):
+    with pytest.raises(TypeError, match="source must be a path"):
         list(read_lines(source))
 
 

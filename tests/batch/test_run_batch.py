@@ -405,5 +405,5 @@ def test_another_packages_client_is_refused(files):
 @pytest.mark.parametrize("value", [0, -1, float("nan")])
 def test_max_time_must_be_a_time(simulator, client_of, files, value):
     """None is for no bound."""
-    with pytest.raises(ValueError, match="max_time must be above 0"):
+    with pytest.raises(ValueError, match="max_time must be"):
         run_batch(client_of(simulator()), files.input, files.output, max_time=value)
