@@ -116,9 +116,7 @@ def _messages(prompt: str) -> Any:
     return [{"role": "user", "content": prompt}]
 
 
-def _measured(
-    job: Callable[[list[str], dict[str, Any]], list[bool]], prompts: list[str], rpm: int, tpm: int
-) -> Result:
+def _measured(job: Callable[[list[str], dict[str, Any]], list[bool]], prompts: list[str], rpm: int, tpm: int) -> Result:
     """Run a job against a fresh provider, so that both find the same full limit."""
     from ..simulator import Simulator
 

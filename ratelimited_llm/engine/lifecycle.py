@@ -255,7 +255,9 @@ def _say_what_is_left(cancelled: int) -> None:
     if paths:
         _say(f"the answers are kept in {', '.join(paths)}: run the same command again to go on")
     elif answered and cancelled:
-        _say('with journal="run.db" on the client (or RATELIMITED_LLM_JOURNAL=run.db) the next run would go on from here')
+        _say(
+            'with journal="run.db" on the client, or RATELIMITED_LLM_JOURNAL=run.db, the next run would go on from here'
+        )
 
 
 def _counted(number: int, thing: str) -> str:
