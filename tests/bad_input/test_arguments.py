@@ -143,7 +143,7 @@ MAKE = {
     "OpenAI": door, "OpenAI.with_options": on(door, "with_options"), "Conveniences.wait": on(door, "wait"),
     "Conveniences.gather": on(door, "gather", futures=[]), "Conveniences.map": client_map,
     "Conveniences.batch": batch_of, "Conveniences.estimate": on(door, "estimate", source=io.BytesIO(LINES)),
-    "Looking.report": on(door, "report"), "as_future": as_future, "report_usage": report_usage,
+    "Inspection.report": on(door, "report"), "as_future": as_future, "report_usage": report_usage,
     "run_batch": lambda **given: run_batch(
         **{"client": door(), "source": io.BytesIO(LINES), "target": io.BytesIO(), "dry_run": True, **given}
     ),
@@ -161,8 +161,8 @@ MAKE = {
     "QueueManager": manager,
     "QueueManager.enqueue_request": on(lambda: MANAGER, "enqueue_request", endpoint="e", payload={}),
     **{f"QueueManager.{name}": answered(name) for name in ("cancel_request", "get_result", "get_result_async")},
-    "Looking.get_request_status": answered("get_request_status"),
-    "Looking.get_queue_length": on(lambda: MANAGER, "get_queue_length"),
+    "Inspection.get_request_status": answered("get_request_status"),
+    "Inspection.get_queue_length": on(lambda: MANAGER, "get_queue_length"),
     "queued": lambda **given: queued(**{"client": Sdk(), **given}),
     "queued().with_options": on(lambda: queued(Sdk()), "with_options"),
     "Session": closed(requests.Session), "LLMAdapter": closed(requests.LLMAdapter),
