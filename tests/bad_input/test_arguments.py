@@ -143,7 +143,7 @@ MAKE = {
     "OpenAI": door, "OpenAI.with_options": on(door, "with_options"), "Conveniences.wait": on(door, "wait"),
     "Conveniences.gather": on(door, "gather", futures=[]), "Conveniences.map": client_map,
     "Conveniences.batch": batch_of, "Conveniences.estimate": on(door, "estimate", source=io.BytesIO(LINES)),
-    "Inspection.report": on(door, "report"), "as_future": as_future, "report_usage": report_usage,
+    "Looking.report": on(door, "report"), "as_future": as_future, "report_usage": report_usage,
     "run_batch": lambda **given: run_batch(
         **{"client": door(), "source": io.BytesIO(LINES), "target": io.BytesIO(), "dry_run": True, **given}
     ),
@@ -245,7 +245,7 @@ def test_what_makes_no_sense_is_refused_by_its_name_and_nothing_else_is(who):
                                                  ((5,), (1, math.inf)), ((5,), (1,)), (7, (1, 1)), ("ab", (1, 1, 1)),
                                                  ((True,), (1, 1)), ((5,), (1, "x")), (None, None)])  # fmt: skip
 def test_size_classes_that_are_none_are_refused(bounds, weights):
-    """QueueCaps that do not rise, weights that starve or are not whole."""
+    """Bounds that do not rise, weights that starve or are not whole."""
     with pytest.raises((TypeError, ValueError), match=r"bounds|weights"):
         SizeClasses(bounds, weights)
 
