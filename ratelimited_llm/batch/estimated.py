@@ -178,7 +178,8 @@ class Estimate:
         models = ", ".join(self.models)
         if self.cost is None:
             names = ", ".join(map(repr, self.unpriced))
-            return f'cost not known: no price of {names}; give prices=, or pip install "ratelimited-llm[cost]"'
+            how = 'give --price IN,OUT (in Python prices=), or pip install "ratelimited-llm[cost]"'
+            return f"cost not known: no price of {names}; {how}"
         most = "" if self.most_cost is None else f", at most {money(self.most_cost)}"
         return f"cost about {money(self.cost)}{most} ({models})"
 
@@ -197,11 +198,14 @@ def _limit(limit: LimitEstimate) -> str:
 
 
 def _time(seconds: float) -> str:
-    """A duration in words: 8 s, 35 m, 1 h 40 m, 3 d 4 h."""
+    """A duration in words: 8 s, 2 m 20 s, 35 m, 1 h 40 m, 3 d 4 h; never off by more than a twentieth."""
     if not math.isfinite(seconds):
         return "never"
     if seconds < 99.5:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    if seconds < 594.5:
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes} m {rest} s" if rest else f"{minutes} m"
     minutes = round(seconds / 60)
     if minutes < 60:
         return f"{minutes} m"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["outlook_for", "status_of"]
 
+MINUTE = 60.0
 # Which of a minute's sums a limit counts; see `Minute.add` in the ledger.
 COLUMNS = {"rpm": 0, "tpm": 1, "itpm": 2, "otpm": 3}
 
@@ -35,14 +36,15 @@ def status_of(ledger: Ledger, survey: Callable[[CallPool, float], Survey]) -> St
     with ledger.lock:
         ledger.take_in()
         surveys = {pool: survey(pool, now) for pool in ledger.pools}
-        pools = [_pool(book, surveys[pool], ledger, now) for pool, book in ledger.pools.items()]
+        later = _later(ledger)
+        pools = [_pool(book, surveys[pool], ledger, later[pool], now) for pool, book in ledger.pools.items()]
         busiest = sorted(pools, key=lambda each: -(each.queued + each.in_flight + each.requests_per_minute))
         if busiest:
             for limit in busiest[0].limits:
                 ledger.chronicle.limit(limit.dimension, limit.limit, now)
         etas = [each.eta for each in pools if each.eta is not None]
         unknown = any(each.eta is None and each.queued for each in pools)
-        open_calls = ledger.waiting + ledger.flying
+        open_calls = ledger.waiting + ledger.flying + sum(later.values())
         latest = sorted(ledger.latest)
         return Status(
             at=datetime.now().timestamp(),
@@ -71,6 +73,14 @@ def status_of(ledger: Ledger, survey: Callable[[CallPool, float], Survey]) -> St
         )
 
 
+def _later(ledger: Ledger) -> dict[CallPool, float]:
+    """The calls that a batch has not submitted yet, shared out as those were that it has."""
+    left = max(0, ledger.to_come - ledger.submitted_calls) if ledger.waiting or ledger.flying else 0
+    sent = {pool: book.requests + book.waiting for pool, book in ledger.pools.items()}
+    every = sum(sent.values())
+    return {pool: left * count / every if every else 0.0 for pool, count in sent.items()}
+
+
 def _elapsed(ledger: Ledger, now: float) -> float:
     if ledger.since is None:
         return 0.0
@@ -88,7 +98,7 @@ def _models(ledger: Ledger) -> list[ModelStatus]:
     ]  # fmt: skip
 
 
-def _pool(book: PoolBook, survey: Survey, ledger: Ledger, now: float) -> PoolStatus:
+def _pool(book: PoolBook, survey: Survey, ledger: Ledger, later: float, now: float) -> PoolStatus:
     sums = book.minute.sums(now, 4)
     outlook = _outlook(book, survey, ledger.mean_latency)
     held_by = outlook.wait(max(1, book.waiting))[1] if book.waiting else None
@@ -101,9 +111,21 @@ def _pool(book: PoolBook, survey: Survey, ledger: Ledger, now: float) -> PoolSta
         requests_per_minute=float(sums[0]),
         tokens_per_minute=float(sums[1]),
         limits=tuple(_limit(each, book, sums, held_by) for each in survey.standings),
-        eta=outlook.answered_in(book.waiting) if book.waiting + book.flying else 0.0,
+        eta=_eta(outlook, book.waiting + later, sums[0], _elapsed(ledger, now)) if book.waiting + book.flying else 0.0,
         paused=held[1] if held is not None and held[0] == "pause" else 0.0,
     )
+
+
+def _eta(outlook: Outlook, calls: float, sent: float, elapsed: float) -> float | None:
+    """Seconds until so many calls are answered: by the limits, and no sooner than at the pace of the last minute.
+
+    Limits tell the future better than the past does, but not when something else is slower: the provider, the line, or
+    the processor of this machine.
+    """
+    eta = outlook.answered_in(calls)
+    if elapsed < MINUTE or sent < 1:
+        return eta
+    return max(eta or 0.0, calls * MINUTE / sent)
 
 
 def _limit(standing: Standing, book: PoolBook, sums: list[int], held_by: str | None) -> LimitStatus:

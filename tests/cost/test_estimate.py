@@ -142,7 +142,7 @@ def test_the_limit_that_binds_is_named_with_the_time_of_each():
     found = estimated(*[chat("x" * 388, max_tokens=10)] * 300, limits=RateLimits(rpm=100, tpm=1_000_000))
     assert found.binds == "rpm"
     assert found.seconds == pytest.approx(122.3, abs=0.5)
-    assert "100 rpm -> 2 m (binds) · 1M tpm -> 2.0 s" in str(found)
+    assert "100 rpm -> 2 m 2 s (binds) · 1M tpm -> 2.0 s" in str(found)
 
 
 def test_a_limit_of_the_day_counts_days():

@@ -11,6 +11,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 import pytest
 from talking import ask, in_child, text_of, wait_until
 
+from ratelimited_llm.books import survey
 from ratelimited_llm.openai import OpenAI
 from ratelimited_llm.simulator import Fault
 from ratelimited_llm.stores.journal_keys import Occurrences
@@ -158,6 +159,34 @@ def test_the_eta_of_a_run_of_three_seconds_is_right_within_a_fifth_in_real_time(
     assert 2.0 < time.monotonic() - began < 4.5
     assert told == pytest.approx(left, rel=0.2)
     assert eta_of_last == pytest.approx(left, rel=0.3)
+
+
+def test_the_eta_counts_the_calls_that_a_batch_has_not_submitted_yet(door, simulator):
+    """A batch hands in some thousands at a time; its end is that of all of its lines."""
+    client = door(OpenAI, simulator(latency=0.05), rpm=600, burst=1)  # ten a second
+    futures = [ask(client, str(number)) for number in range(20)]
+    futures[0].result()
+    soon = client.status().eta
+    client._runtime.ledger.expect(620)
+    assert soon < 5 < 55 < client.status().eta < 65
+    client.cancel()
+    assert client.wait(5)
+    assert client.status().eta == 0.0
+
+
+@pytest.mark.parametrize(
+    ("told", "sent", "elapsed", "eta"),
+    [(10.0, 300, 59.0, 10.0), (10.0, 300, 61.0, 200.0), (500.0, 300, 61.0, 500.0), (None, 300, 61.0, 200.0),
+     (None, 300, 9.0, None), (10.0, 0, 61.0, 10.0)],
+)  # fmt: skip
+def test_the_eta_is_no_sooner_than_the_pace_of_the_last_minute_allows(told, sent, elapsed, eta):
+    """A thousand calls are left; limits alone would promise what a busy machine does not keep."""
+
+    class Outlook:
+        def answered_in(self, calls):
+            return told
+
+    assert survey._eta(Outlook(), 1_000, sent, elapsed) == eta
 
 
 def test_a_future_tells_how_its_call_fares_in_every_state(door, simulator):
