@@ -52,7 +52,7 @@ class Looking(Generic[SDKClient]):
             path: where to write it; None to write nothing.
 
         Returns:
-            The HTML.
+            The HTML: a string that a notebook shows as the page, and whose repr is short.
 
         Raises:
             TypeError, ValueError: it is no path.

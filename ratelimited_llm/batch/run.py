@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from ..books.spending import Unpriced
 from ..exceptions import CostLimitReached, QueueFull, WorkerStopped
 from .files import Files
 from .interrupts import told_of_interrupts
@@ -34,7 +35,8 @@ WINDOW_BYTES = 64 * 2**20
 TURN = 64  # lines that are submitted before it is looked whether something is done
 # Seconds for what is in flight: it is paid for, so a cap on the time is no reason to be as short as after Ctrl-C.
 AFTER_INTERRUPT, AFTER_TIME = 5.0, 30.0
-# Failures in a row that no other call could escape (a wrong key, no credit): more of them tell nothing new.
+# Failures in a row that no other call could escape (a wrong key, no credit, a cap on a cost that nobody knows): more of
+# them tell nothing new.
 HOPELESS = 25
 _LONGEST_WAIT = 0.2 if sys.platform == "win32" and sys.version_info < (3, 14) else math.inf  # see `room`
 
@@ -316,5 +318,7 @@ class Run:
 
 
 def _is_hopeless(error: BaseException) -> bool:
-    """Whether every other call would fail for the same reason: no such key, no credit."""
+    """Whether every other call would fail for the same reason: no such key, no credit, a cap and no price."""
+    if isinstance(error, Unpriced):
+        return True
     return getattr(error, "status_code", None) == 401 or getattr(error, "code", None) == "insufficient_quota"

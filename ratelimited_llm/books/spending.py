@@ -185,7 +185,7 @@ class Spending:
         """
         group = bill.group
         if group.price is None and self.max_cost is not None:
-            raise ValueError(_unknown(group.model))
+            raise Unpriced(_unknown(group.model))
         self._planned += 1
         group.enter(group.likely(cost))
 
@@ -342,6 +342,10 @@ def most_output(path: str, body: Mapping[str, Any]) -> int | None:
     if not _ANY.cost(path, {}, 0, 1).output_tokens:
         return 0  # embeddings, moderations
     return _ANY.cost(path, body, 0, 0).reserved or None
+
+
+class Unpriced(ValueError):
+    """A cap on the cost is set, and the price of this model is not known: nor will it be for the next call to it."""
 
 
 def _unknown(model: str) -> str:

@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _failed(args: argparse.Namespace, error: Exception) -> int:
     if isinstance(error, BrokenPipeError):
-        return FAILED  # whoever read our output has left, as `head` does: that is nothing to speak of
+        _leave(FAILED)  # whoever read our output has left, as `head` does: that is nothing to speak of
     if isinstance(error, (InputError, OutputError, FileNotFoundError, IsADirectoryError, PermissionError)):
         return _refused(error)
     _say(f"stopped: {error}")
@@ -125,8 +125,9 @@ def _interrupted(args: argparse.Namespace, client: Any, result: BatchResult) -> 
 
 def _leave(code: int) -> None:
     """End the process although calls are in flight: they were waited for, and draining them might take minutes."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
     os._exit(code)
 
 
@@ -174,7 +175,8 @@ def _report(args: argparse.Namespace, client: Any) -> None:
 
 
 def _refused(error: Exception) -> int:
-    _say(str(error))
+    named = isinstance(error, OSError) and error.filename is not None and error.strerror
+    _say(f"cannot open {error.filename}: {error.strerror}" if isinstance(error, OSError) and named else str(error))
     return USAGE
 
 

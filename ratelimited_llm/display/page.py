@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-__all__ = ["page", "rows_of"]
+__all__ = ["ShownPage", "page", "rows_of"]
+
+HEIGHT = 640  # pixels of a page in a notebook, which scrolls inside
 
 STYLE = """
 :root{color-scheme:light dark;--page:#fdfdfc;--ink:#1d2126;--soft:#626a73;--rule:#e3e5e8;--blue:#2f6399;
@@ -57,6 +59,18 @@ tbody th{font-weight:600;white-space:normal;overflow-wrap:anywhere;min-width:130
 footer{margin-top:40px;color:var(--soft);font-size:13px}
 @media print{section{break-inside:avoid}}
 """
+
+
+class ShownPage(str):
+    """A page as text, which a notebook shows as the page; its repr is a line, since nobody reads 30 kB of HTML."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<a page of {len(self):,} characters of HTML; report(path) writes it to a file>"
+
+    def _repr_html_(self) -> str:
+        return f'<iframe srcdoc="{escape(self)}" style="width:100%;height:{HEIGHT}px;border:0"></iframe>'
 
 
 def page(title: str, subtitle: str, body: str) -> str:

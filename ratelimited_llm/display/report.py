@@ -11,7 +11,7 @@ from itertools import pairwise
 from ..books.status import History, LimitStatus, ModelStatus, Status
 from .charts import Frame, Line, columns, distribution, lines, quantile, seconds, step_line
 from .number_text import amount, money, span
-from .page import page, rows_of
+from .page import ShownPage, page, rows_of
 
 __all__ = ["report", "share_used"]
 
@@ -19,7 +19,7 @@ MINUTE = 60.0
 MOST_MARKS = 200  # refusals that get a mark of their own slice; there are not many more slices
 
 
-def report(status: Status, history: History, *, title: str) -> str:
+def report(status: Status, history: History, *, title: str) -> ShownPage:
     """Describe a run as one HTML page.
 
     Args:
@@ -41,7 +41,7 @@ def report(status: Status, history: History, *, title: str) -> str:
         _section("Errors", _errors(status)),
         _section("The run", _facts(status, history)),
     ]
-    return page(title, _when(status), "".join(sections))
+    return ShownPage(page(title, _when(status), "".join(sections)))
 
 
 def share_used(history: History) -> tuple[str, float] | None:

@@ -168,7 +168,7 @@ def test_a_reader_that_leaves_is_no_traceback(simulator, command, files):
     child.stdout.readline()
     child.stdout.close()
     assert child.wait(10) == 1
-    assert b"Traceback" not in (err := child.stderr.read()), err
+    assert child.stderr.read() == b""
     child.stdout = None
 
 
@@ -188,6 +188,28 @@ def test_max_cost_is_3_and_says_what_one_call_could_cost(simulator, here, files)
     assert code == 3
     assert "stopped by --max-cost: max_cost is $0.0001, $0 are spent, and this call could cost up to $0.0006" in err
     assert (provider.counters.requests, files.rows(), files.rows(files.errors)) == (0, [], [])
+
+
+def test_a_cap_on_a_cost_that_nobody_knows_stops_the_batch_instead_of_failing_every_line(simulator, here, files):
+    """Nothing is sent, a handful of lines is noted as failed, and it says what to install."""
+    files.calls(500, model="made-up-9000")
+    provider = simulator()
+    code, _, err = here(provider, files.input, "-o", files.output, "--max-cost", "1")
+    assert code == 1
+    assert "stopped: max_cost is set, but nobody knows what 'made-up-9000' costs" in err
+    assert "--retry-failed" in err
+    assert provider.counters.requests == 0
+    assert len(files.rows(files.errors)) <= 25
+
+
+def test_a_file_that_is_not_there_is_named_without_a_number_of_an_error(simulator, here, files, tmp_path):
+    """Whichever of the two it is."""
+    files.calls(1)
+    nowhere = tmp_path / "nowhere" / "x.jsonl"
+    for names in ((nowhere, "-o", files.output), (files.input, "-o", nowhere)):
+        code, _, err = here(simulator(), *names)
+        assert code == 2
+        assert f"ratelimited-llm batch: cannot open {nowhere}: No such file or directory" in err
 
 
 def test_a_second_process_on_one_output_is_refused(simulator, command, here, files):

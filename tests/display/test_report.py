@@ -154,3 +154,12 @@ def test_quantiles_are_values_that_occurred():
     assert charts.quantile([1.0, 2.0, 3.0, 4.0], 0.5) == 2.0
     assert charts.quantile([1.0], 0.95) == 1.0
     assert charts.quantile([float(n) for n in range(1, 101)], 0.95) == 95.0
+
+
+def test_a_page_is_text_that_a_notebook_shows_as_a_page():
+    """As the last expression of a cell it is the page itself; nobody is shown 30 kB of its source."""
+    made = report(RUN, HISTORY, title='"run" & co')
+    assert made.startswith("<!doctype html>")
+    assert len(repr(made)) < 100
+    (frame,) = ET.fromstring(f"<div>{made._repr_html_()}</div>")
+    assert re.sub(r"\s+", " ", frame.get("srcdoc")) == re.sub(r"\s+", " ", made)
