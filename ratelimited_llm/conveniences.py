@@ -135,7 +135,7 @@ class Conveniences(Looking[SDKClient]):
             max_workers: threads at most; None for as many as the limits can use, up to 256.
             timeout: seconds for all; None for no bound.
         """
-        from .gathering.gather import begun
+        from .gathering.mapping import begun
 
         answers = begun(
             fn, *iterables, return_as=return_as, on_error=on_error, max_workers=max_workers, timeout=timeout

@@ -18,7 +18,8 @@ import pytest
 from ratelimited_llm import RateLimitedExecutor
 from ratelimited_llm.engine.plain_answers import IN_QUEUE, answers_here, wants_answers
 from ratelimited_llm.gathering.crew import Crew, Item
-from ratelimited_llm.gathering.gather import gather, map_calls
+from ratelimited_llm.gathering.gather import gather
+from ratelimited_llm.gathering.mapping import map_calls
 
 PATIENCE = 10.0
 

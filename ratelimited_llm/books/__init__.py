@@ -1,7 +1,8 @@
 """What is known of a run: counted as it happens, and told as values.
 
 ledger, call_records        what becomes of calls: counts, tokens, waits
-spending, prices, cost_cap  money: what was spent, what tokens cost, and whether one more call may go under `max_cost`
+spending, bills, prices     money: what was spent, its sums by model, and what tokens cost
+cost_cap                    whether one more call may go under `max_cost`
 status                      all of it as values, for users
 survey                      makes them, from a ledger and the limits as they stand
 chronicle, minute           the run in equal slices of time, and its last sixty seconds

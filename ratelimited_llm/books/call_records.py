@@ -8,8 +8,8 @@ from typing import Any
 from ..accounts import CallPool
 from ..core.request import Cost, Usage
 from ..telemetry.meters import Meter
+from .bills import Bill
 from .minute import Minute
-from .spending import Bill
 
 __all__ = ["ENDED", "FLYING", "STREAMING", "WAITING", "CallRecord", "Failures", "ModelBook", "PoolBook"]
 

@@ -3,6 +3,8 @@
 Everything here is bookkeeping: no call waits for it, and a fault in it would stop none. A note costs about a
 microsecond. Notes of streams may come from a finalizer, in the middle of another note on the same thread: they are left
 in a deque, and taken in by the next who looks.
+
+Longer than most files here: every method is one step in the life of a call, and moves the same few counts.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """Many answers at once.
 
-gather  `gather` for futures, `map_calls` for blocking functions
-crew    the threads of one map, as many as the limits can use
+gather   `gather`: the answers of many futures
+mapping  `map_calls`: a blocking function on many items
+crew     the threads of one map, as many as the limits can use
+items    what the two have in common: what may be given, and what becomes of a failure
 """

@@ -325,7 +325,7 @@ def test_calls_that_are_to_be_kept_are_drained_after_ctrl_c() -> None:
 def test_an_open_map_starts_nothing_more_at_the_end_of_a_script() -> None:
     """Nobody can read it any more; what has begun ends."""
     lines, err, code = run("""
-        from ratelimited_llm.gathering.gather import map_calls
+        from ratelimited_llm.gathering.mapping import map_calls
         begun = threading.Event()
         def answer(number):
             begun.set()
