@@ -7,7 +7,7 @@ from typing import Any
 
 from .template import InputError, Template
 
-__all__ = ["ENDPOINTS", "BadRow", "Request", "Shapes", "known_url"]
+__all__ = ["ENDPOINTS", "BadRow", "Request", "Shapes"]
 
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 EMBEDDINGS, MODERATIONS, MESSAGES = "/v1/embeddings", "/v1/moderations", "/v1/messages"
@@ -34,7 +34,7 @@ class Request:
     body: dict[str, Any]
 
 
-def known_url(url: object) -> str | None:
+def _known_url(url: object) -> str | None:
     """OpenAI's spelling of an endpoint's path ("chat/completions" and Groq's are read too); None for no endpoint."""
     if not isinstance(url, str):
         return None
@@ -58,7 +58,7 @@ class Shapes:
 
     def __init__(self, *, model: str | None, endpoint: str | None, template: Template | None) -> None:
         self._model = model
-        self._endpoint = None if endpoint is None else known_url(endpoint)
+        self._endpoint = None if endpoint is None else _known_url(endpoint)
         self._template = template
         if endpoint is not None and self._endpoint is None:
             raise InputError(f"unknown endpoint {endpoint!r}: a batch can send to {', '.join(ENDPOINTS)}")
@@ -106,7 +106,7 @@ class Shapes:
             raise BadRow(f'the method is {_short(method)}: a batch can only "POST"')
         if row.get("url") is None:
             return self._whole(custom_id, MESSAGES if "params" in row else self._url_for(body), body)
-        url = known_url(row["url"])
+        url = _known_url(row["url"])
         if url is None:
             raise BadRow(f"unknown url {_short(row['url'])}: a batch can send to {', '.join(ENDPOINTS)}")
         return self._whole(custom_id, url, body)

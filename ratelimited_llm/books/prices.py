@@ -175,11 +175,6 @@ def _library() -> Any:
     return genai_prices
 
 
-def installed() -> bool:
-    """Whether the price list of the extra `cost` is there; imports it."""
-    return _library() is not None
-
-
 def _listed(model: str, provider: str) -> _Tariff | None:
     """What the price list says; None when it does not know the model, or is not installed."""
     library = _library()

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..stores.shared_store import SharedStore
 
-__all__ = ["add_budget_option", "budget_of", "with_store"]
+__all__ = ["add_budget_option", "with_store"]
 
 VARIABLE = "RATELIMITED_LLM_BUDGET"
 DEFAULT = "sqlite"
 
 
 def add_budget_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--budget URL` to a command's options; `budget_of` reads it."""
+    """Add `--budget URL` to a command's options; `with_store` reads it."""
     parser.add_argument(
         "--budget",
         metavar="URL",
@@ -27,7 +27,7 @@ def add_budget_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def budget_of(args: argparse.Namespace) -> str:
+def _budget_of(args: argparse.Namespace) -> str:
     """The budget that was asked for: by the option, by the environment, or this machine's own."""
     return args.budget or os.environ.get(VARIABLE, "").strip() or DEFAULT
 
@@ -43,7 +43,7 @@ def with_store(args: argparse.Namespace, order: Callable[[SharedStore, argparse.
 
     name = f"ratelimited-llm {args.command_name}"
     try:
-        store = open_store(budget_of(args))
+        store = open_store(_budget_of(args))
     except SharedStoreLost as error:
         return _complain(f"{name}: the shared budget is out of reach", error, 1)
     except (ValueError, TypeError, ImportError) as error:

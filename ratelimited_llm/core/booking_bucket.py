@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from .booking import Part
 
-__all__ = ["AHEAD", "BEYOND", "LARGEST", "MEMORY", "Bucket", "finite", "within"]
+__all__ = ["AHEAD", "LARGEST", "MEMORY", "Bucket", "finite", "within"]
 
 BEYOND = 1e18  # units: what `later` is while there is no booking that it could be about
 LARGEST = 1e15  # units: no limit is above it, and a number above it was spoilt

@@ -21,7 +21,7 @@ from .limiter import LEAST_WAIT, Limiter, Standing, Survey
 from .limits import PERIODS
 from .request import Cost, Usage
 
-__all__ = ["GRACE", "Asked", "SharedPool"]
+__all__ = ["Asked", "SharedPool"]
 
 GRACE = 0.25  # seconds after its time that a booking waits for a call that uses it, before it is given back
 MOST_BOOKINGS = 3  # of one process: a patient one, an urgent one, and one more when there is room before them

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from ..options import LIMIT_NAMES
-from . import queue_api
+from . import dashboard, queue_api
 from .errors import Refusal
 from .gateway import Gateway
 from .queue_api import Handler
@@ -90,7 +90,7 @@ def _routes(gateway: Gateway) -> list[BaseRoute]:
         Route("/readyz", open_to_all(_ready), methods=["GET"]),
         *_metrics(guarded),
         *queue_api.routes(guarded),
-        *_dashboard(),
+        *dashboard.routes,
         Mount("/", Relay(gateway)),
     ]
 
@@ -138,12 +138,3 @@ def _metrics(guarded: Any) -> list[BaseRoute]:
         return Response(body, headers={"content-type": content_type})
 
     return [Route("/metrics", guarded(metrics), methods=["GET"])]
-
-
-def _dashboard() -> list[BaseRoute]:
-    """The page for operators, which asks `/v1/queue/stats` with the token that it is given."""
-    try:
-        found = importlib.import_module("ratelimited_llm.gateway.dashboard")
-    except ImportError:
-        return []
-    return list(found.routes)

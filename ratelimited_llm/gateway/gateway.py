@@ -125,11 +125,6 @@ class Gateway:
         return sum(worker.queued for worker in self.workers)
 
     @property
-    def budget_kind(self) -> str:
-        """Who shares the limits; see `stats`."""
-        return self.settings.budget_kind
-
-    @property
     def budget_lost(self) -> bool:
         """Whether the store of a shared budget is out of reach."""
         return any(getattr(worker.budget, "lost", False) is True for worker in self.workers)

@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from ..options import CallOptions
 from .errors import Refusal
 
-__all__ = ["CALL_FIELDS", "call_options", "decoded", "for_client", "for_provider", "tag_of"]
+__all__ = ["call_options", "decoded", "for_client", "for_provider", "tag_of"]
 
 PREFIX = "x-ratelimited-"
-CALL_FIELDS = frozenset(CallOptions.__dataclass_fields__)
 _OF_CONNECTION = frozenset({
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
     "transfer-encoding", "upgrade",
@@ -80,7 +79,7 @@ def call_options(headers: dict[str, str]) -> dict[str, object]:
     if headers.get(PREFIX + "deadline"):
         given["deadline"] = _seconds(headers[PREFIX + "deadline"])
     tag = tag_of(headers)
-    if tag and "tag" in CALL_FIELDS:
+    if tag:
         given["tag"] = tag
     try:
         CallOptions(**given)  # type: ignore[arg-type]

@@ -102,7 +102,7 @@ def stats(gateway: Gateway) -> dict[str, Any]:
         "history": gateway.history.told(),
         "limits_configured": gateway.settings.limits,
         "max_queue": gateway.settings.max_queue,
-        "budget": gateway.budget_kind,
+        "budget": gateway.settings.budget_kind,
         "budget_lost": gateway.budget_lost,
     }
 

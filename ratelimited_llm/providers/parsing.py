@@ -37,7 +37,6 @@ __all__ = [
     "moment",
     "reading",
     "retry_after",
-    "spoken_wait",
     "telling",
     "until",
 ]
@@ -254,7 +253,7 @@ class LimitText:
     wait: float | None = None
 
 
-def spoken_wait(text: str) -> float | None:
+def _spoken_wait(text: str) -> float | None:
     """The longest of the waits that a message asks for, in seconds; None when it asks for none.
 
     Reads "try again in 7.66s", "in 9m6.048s", "in 200ms", "retry after 33 seconds", "Please wait 46 seconds" and
@@ -292,7 +291,7 @@ def limit_text(text: str) -> LimitText:
         numbers["limit"] = _grouped(match[1])
     dimension, period = _dimension(text)
     limit, used, requested = numbers.get("limit") or None, numbers.get("used"), numbers.get("requested")
-    wait = spoken_wait(text)
+    wait = _spoken_wait(text)
     if limit and period and used is not None and requested is not None:
         implied = min((used + requested - limit) / limit * period, LONGEST)
         wait = max(wait or 0.0, implied) if implied > 0 else wait

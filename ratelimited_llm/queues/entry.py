@@ -145,7 +145,7 @@ class RemoteEntry:
         return Job(
             id=self._name(), submitter=queue.submitter, provider=call.runtime.provider, path=path.rstrip("/"),
             body=body, query=_query(query, options.params), headers=_headers(options.headers),
-            priority=own.rank, tenant=own.tenant, tag=getattr(own, "tag", None) or "", submitted=now,
+            priority=own.rank, tenant=own.tenant, tag=own.tag, submitted=now,
             deadline=own.deadline, max_wait=own.max_wait, timeout=_timeout(options.timeout),
             max_retries=options.max_retries if isinstance(options.max_retries, int) else None,
             idempotency_key=options.idempotency_key,
