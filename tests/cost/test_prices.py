@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from ratelimited_llm.books.prices import Price, Prices
 from ratelimited_llm.core.request import Usage
 
 USED = Usage(1_000_000, 100_000)
-LISTED = pytest.mark.skipif(not module.installed(), reason="genai-prices is not installed")
+LISTED = pytest.mark.skipif(importlib.util.find_spec("genai_prices") is None, reason="genai-prices is not installed")
 
 
 @pytest.fixture
