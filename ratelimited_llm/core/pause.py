@@ -16,6 +16,7 @@ __all__ = ["Pause"]
 OUTAGE = 3  # failures in a row, sent one after the other, that are taken for an outage
 FIRST_PAUSE = 0.5  # seconds; doubles (the SDKs' own first back-off)
 LONGEST_PAUSE = 8.0  # seconds (the SDKs' own longest back-off): full rate again soon after the provider is back
+LONGEST_REFUSAL = 5.0  # seconds that one is believed to take: where the machine slept meanwhile it says hours
 LEAST_SURVIVAL = 0.05  # seconds after which a probe may be taken for admitted, however fast refusals come
 
 
@@ -77,7 +78,7 @@ class Pause:
         self.refusals += 1
         self._in_a_row += fresh
         self._last = now
-        self._refusal_time += 0.3 * (now - sent_at - self._refusal_time)
+        self._refusal_time += 0.3 * (min(now - sent_at, LONGEST_REFUSAL) - self._refusal_time)
         return fresh
 
     def backoff(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import weakref
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from . import LimitedPool
 __all__ = ["MemoryBudget"]
 
 NOTHING_KNOWN = Survey()
+LONG = 1.0  # seconds; who was told to wait longer hears of it when another worker's call may have made it shorter
 MOST_POOLS = 4_096  # beyond that, pools with nothing in flight are forgotten, the oldest first
 
 
@@ -27,7 +27,7 @@ class Listener(Protocol):
         """Calls that wait in this driver, of any pool."""
 
     def freed(self, pool: LimitedPool) -> None:
-        """A call of this pool has ended, which somebody waited for. Must not block, nor call back."""
+        """A call of this pool has ended, which may have shortened a wait. Must not block, nor call back."""
 
     def cancel_queued(self, which: Callable[[Any], bool]) -> int:
         """Cancel every waiting call that `which` accepts; answers how many. Called without a lock of the budget's."""
@@ -43,10 +43,10 @@ class MemoryBudget:
         self._limiters: dict[LimitedPool, Limiter] = {}
         self._lock = threading.RLock()  # a finalizer may run inside
         self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
-        self._full: set[LimitedPool] = set()  # pools of which somebody waits for a call to end
+        self._full: set[LimitedPool] = set()  # pools of which somebody waits for a call to end, or long
 
     def listen(self, listener: Listener) -> None:
-        """Tell this driver, for as long as it lives, when a call ends that it may wait for and another has sent."""
+        """Tell this driver, for as long as it lives, when a call has ended that it may wait for and another has sent."""
         with self._lock:
             self._listeners.add(listener)
 
@@ -57,9 +57,13 @@ class MemoryBudget:
                 self._make_room()
                 limiter = self._limiters[pool] = self._new_limiter(pool, now)
             wait = limiter.reserve(key, cost, now, urgent=urgent)
-            if wait == math.inf and len(self._listeners) > 1:
-                self._full.add(pool)
+            self._note(pool, wait)
             return wait
+
+    def _note(self, pool: LimitedPool, wait: float) -> None:
+        """Remember who has to hear of the next end of a call: what its answer tells is told to its own worker only."""
+        if wait > LONG and len(self._listeners) > 1:
+            self._full.add(pool)
 
     def _new_limiter(self, pool: LimitedPool, now: float) -> Limiter:
         return pool.limiter()

@@ -97,8 +97,7 @@ class SharedBudget(MemoryBudget):
         with self._lock:
             if part.booked:
                 self._upkeep.look_at(pool, part.stale_at(), now)
-            if asked == math.inf and len(self._listeners) > 1:
-                self._full.add(pool)
+            self._note(pool, asked)
             return asked
 
     def _order(

@@ -112,6 +112,15 @@ def test_after_a_pause_one_goes_first_and_the_others_follow_its_survival() -> No
     assert pause.wait(2.0) == 0.0
 
 
+def test_a_refusal_that_came_while_the_machine_slept_does_not_say_how_long_refusals_take() -> None:
+    """Three hours later it is read; the call that goes first holds up the others for seconds, not for hours."""
+    pause = Pause()
+    pause.refused(0.0, 10_800.0)
+    pause.order(10_801.0)
+    pause.sent(7, 10_801.0)
+    assert 0.0 < pause.wait(10_801.0) < 5.0
+
+
 def test_each_refused_probe_doubles_our_own_wait() -> None:
     """Whatever is told; up to the longest back-off of the SDKs."""
     pause, waits, now = Pause(), [], 0.0

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from contract import NOTHING, BudgetContract, Pool
 
+from ratelimited_llm.core.feedback import ANSWERED, Feedback, Reading
+from ratelimited_llm.core.limiter import Limiter
+from ratelimited_llm.core.limits import RateLimits
 from ratelimited_llm.stores.memory import MOST_POOLS, MemoryBudget
 
 
@@ -33,3 +36,45 @@ def test_clearing_forgets_what_was_spent() -> None:
     budget.reserve(pool, 1, NOTHING, 0.0)
     budget.clear()
     assert budget.reserve(pool, 2, NOTHING, 0.0) == 0.0
+
+
+class Driver:
+    """A worker that has calls waiting, as the budget knows it."""
+
+    waiting = 1
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        self.heard: list[object] = []
+        budget.listen(self)
+
+    def freed(self, pool: object) -> None:
+        self.heard.append(pool)
+
+    def cancel_queued(self, which: object) -> int:
+        return 0
+
+
+class LearningPool(Pool):
+    """Its limits are what answers tell."""
+
+    def limiter(self) -> Limiter:
+        return Limiter(RateLimits(), charge="settle", ramp=False)
+
+
+def test_a_worker_that_waits_long_hears_what_another_workers_answer_has_made_of_it() -> None:
+    """A limit that was told as one call a minute (a lie, or an old tier) is told as another: nobody waits it out."""
+    budget, pool = MemoryBudget(), LearningPool()
+    one, other = Driver(budget), Driver(budget)
+
+    def answered(key: int, limit: float, now: float) -> None:
+        budget.observe(pool, key, Feedback(ANSWERED, (Reading("rpm", limit, limit - 1.0),)), now)
+        budget.settle(pool, key, None, now)
+
+    assert budget.reserve(pool, 1, NOTHING, 0.0) == 0.0
+    answered(1, 1.0, 0.1)
+    assert budget.reserve(pool, 2, NOTHING, 61.0) == 0.0
+    assert budget.reserve(pool, 3, NOTHING, 61.1) > 30.0
+    assert not one.heard
+    answered(2, 6_000.0, 61.5)
+    assert one.heard == other.heard == [pool]
+    assert budget.reserve(pool, 3, NOTHING, 61.5) == 0.0
