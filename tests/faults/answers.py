@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Odd", "piece_of", "text_of", "text_of_json", "text_of_message", "text_of_message_stream", "text_of_stream"]
+__all__ = ["GivenUp", "Odd", "piece_of", "piece_of_message", "text_of", "text_of_json", "text_of_message"]
 
 
 class Odd(Exception):
     """The SDK made something of the answer that is none."""
+
+
+class GivenUp(Exception):
+    """Its caller did not wait for the answer."""
 
 
 def text_of(answer: Any) -> str:
@@ -39,9 +43,5 @@ def piece_of(chunk: Any) -> str:
         raise Odd(repr(chunk)[:100]) from error
 
 
-def text_of_stream(stream: Any) -> str:
-    return "".join(piece_of(chunk) for chunk in stream)
-
-
-def text_of_message_stream(stream: Any) -> str:
-    return "".join(event.delta.text for event in stream if event.type == "content_block_delta")
+def piece_of_message(event: Any) -> str:
+    return str(event.delta.text) if event.type == "content_block_delta" else ""

@@ -2,17 +2,22 @@
 
     python tests/faults/campaign.py --seed 1 --calls 2000 --rounds 5
 
-Every round is a process of its own (`rain.py`) in which 16 threads ask `calls` questions in every way there is, while a
-hostile provider (`hostile.py`) answers four of ten with trouble; and in the middle, in an order that the seed gives,
-the process is forked and stopped, its clocks jump, threads, files and the disk run out, the limit changes, and the
-provider is gone for a while. Afterwards:
+Every round is a process of its own (`rain.py`) in which 16 threads ask `calls` questions in every way there is
+(`ways.py`), while a hostile provider (`hostile.py`) answers four of ten with trouble; and in the middle (`middle.py`),
+in an order that the seed gives, the process is forked, stopped and put to sleep, its clocks jump, threads, files and
+the disk run out, the limit changes, and the provider is gone for a while. Afterwards:
 
 1. every call has ended, with its own answer or with an error that the plain SDK could have raised;
 2. nobody was given anything of another call, an error's words and a part of a stream included;
-3. no more attempts were made than 1.1 for each call, beyond the retries that are always there (`RetryBudget`);
-4. within 10 seconds there is full rate again;
+3. no call was tried more than three times beyond refusals, and all together no more than 1.1 times each, beyond the
+   few retries that are always there (`RetryBudget`; how few is set here, so that they are soon spent);
+4. within 10 seconds there is full rate again, and each client can have as many calls in flight as before;
 5. no thread, no file and no socket is left when the clients are closed;
-6. what the journal has are the answers to its questions.
+6. what the journal has are the answers to its questions, and of the answered ones it has all.
+
+A provider that answers with another call's words tells them to whom it answers: here it never does, since each reply is
+made of its own request. So whoever is given another's tag was given it by us, or by an HTTP client that reads what an
+earlier reply has left in its connection.
 """
 
 from __future__ import annotations
@@ -36,15 +41,20 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))  # pytest imports files without their directory
 from hostile import Hostile
+from middle import MIDDLE as IN_THE_PROCESS
 
 from ratelimited_llm.core.retry import RetryBudget
 
-MIDDLE = ("fork", "stop", "threads", "files", "disk", "resume", "clock", "clock back", "limits", "outage")
+HERE = ("stop", "suspend", "limits", "outage")  # what is done, or done too, by whoever started the process
+MIDDLE = tuple(dict.fromkeys([*HERE, *IN_THE_PROCESS]))
 FULL_RATE = 10.0  # seconds within which there must be full rate again
 STOPPED = 1.2  # seconds: longer than the clients' patience with an attempt
 OUTAGE = 2.0
 LOWER = 3_000  # requests a minute, told for a while instead of 60,000
-PATIENCE = 300.0  # seconds that a round may take
+PATIENCE = 240.0  # seconds that a round may take
+RESERVE = 5  # retries that each worker always has; the library's own hundred would last for most of a round
+WORKERS = 3  # the clients share one; the executor and the manager have their own
+ATTEMPTS = 3  # of one call, beyond refusals: the SDKs' two retries
 # What an SDK makes something of that is no answer: then there is nothing to compare, and no error either.
 NO_ANSWER = frozenset({"other_json", "deep_json", "broken_json", "empty_status", "stream_that_is_none", "both_lengths",
                        "body_longer_than_told", "stream_of_broken_chunks", "gzip_garbage", "no_gzip_at_all",
@@ -60,7 +70,7 @@ class Found:
     """What was seen in one round.
 
     Attributes:
-        calls, answered, failed, odd: what became of the calls.
+        calls, answered, failed, odd, given_up: what became of the calls.
         requests, refused: what arrived at the provider, and of it what a limit is said to have refused.
         rained, recovered: seconds of the rain, and until there was full rate again.
         wrong: everything that must not be.
@@ -70,6 +80,7 @@ class Found:
     answered: int = 0
     failed: int = 0
     odd: int = 0
+    given_up: int = 0
     requests: int = 0
     refused: int = 0
     rained: float = 0.0
@@ -105,14 +116,14 @@ class Round:
             result = self._rain()
             if result is not None:
                 self._judge(result)
-        self._judge_journal()
+                self._judge_journal({str(tag) for tag in result["kept"]})
         return self.found
 
     def _rain(self) -> dict[str, Any] | None:
         options = {
             "url": self.provider.url, "calls": self.calls, "seed": self.seed, "disturb": self.middle,
-            "journal": str(self.journal),
-            **({"rests": 0.02, "timeout": 0.4, "probes": 40} if self.quick else {}),
+            "directory": str(self.journal.parent), "reserve": RESERVE,
+            **({"rests": 0.02, "timeout": 0.4, "probes": 42, "width": 24} if self.quick else {}),
         }  # fmt: skip
         child = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("rain.py")), json.dumps(options)],
@@ -135,7 +146,7 @@ class Round:
 
     def _middle(self, name: str, child: subprocess.Popen[bytes]) -> None:
         self.provider.limit = LOWER if name == "limits" else 60_000
-        if name == "stop":
+        if name in ("stop", "suspend"):
             child.send_signal(signal.SIGSTOP)
             time.sleep(STOPPED * (0.4 if self.quick else 1.0))
             child.send_signal(signal.SIGCONT)
@@ -160,15 +171,24 @@ class Round:
         found.requests = sum(count for tag, count in provider.seen.items() if not tag.startswith("probe"))
         found.refused = provider.kinds["refused"] + provider.kinds["refused_without_words"]
         found.kinds = provider.kinds
-        # The questions that are asked to see the rate earn retries as well.
-        most = self.calls + RetryBudget().share * len(provider.seen) + RetryBudget().reserve
-        if found.requests - found.refused > most:
-            found.wrong.append(f"a storm: {found.requests} requests, {found.refused} refused, of {self.calls} calls")
+        self._judge_attempts()
         found.rained = result["rained"]
         if result["recovered"] is None or result["recovered"] > FULL_RATE:
             found.wrong.append(f"full rate only after {result['recovered']} s")
         found.recovered = result["recovered"] or 0.0
+        found.wrong += [f"{group}: only {came} at a time" for group, came in provider.narrow.items()]
         found.wrong += [f"left behind: {what}" for what in result["left"]]
+
+    def _judge_attempts(self) -> None:
+        found, provider = self.found, self.provider
+        # The questions that are asked to see the rate earn retries as well.
+        most = self.calls + RetryBudget().share * len(provider.seen) + RESERVE * WORKERS
+        if found.requests - found.refused > most:
+            found.wrong.append(f"a storm: {found.requests} requests, {found.refused} refused, of {self.calls} calls")
+        for tag, count in provider.seen.items():
+            tries = count - provider.done[tag]["refused"] - provider.done[tag]["refused_without_words"]
+            if tries > ATTEMPTS:
+                found.wrong.append(f"call {tag} was tried {tries} times: {dict(provider.done[tag])}")
 
     def _judge_call(self, tag: str, what: str, detail: str) -> None:
         found = self.found
@@ -176,27 +196,29 @@ class Round:
             found.answered += 1
         elif what == "odd":
             found.odd += 1
-            if not NO_ANSWER & self.provider.done[tag]:
-                found.wrong.append(f"call {tag} was given {detail}, after {sorted(self.provider.done[tag])}")
+            if not NO_ANSWER & self.provider.done[tag].keys():
+                found.wrong.append(f"call {tag} was given {detail}, after {dict(self.provider.done[tag])}")
+        elif what == "given up":
+            found.given_up += 1
         else:
             found.failed += 1
             found.errors[detail.partition(":")[0]] += 1
             if not detail.startswith(EXPECTED):
                 found.wrong.append(f"call {tag} failed with {detail}")
 
-    def _judge_journal(self) -> None:
-        if not self.journal.exists():
-            self.found.wrong.append("there is no journal")
-            return
+    def _judge_journal(self, kept: set[str]) -> None:
         with contextlib.closing(sqlite3.connect(self.journal)) as file:
             if file.execute("PRAGMA integrity_check").fetchall() != [("ok",)]:
                 self.found.wrong.append("the journal is corrupt")
             query = "SELECT a.request, a.body FROM calls c JOIN answers a ON a.id = c.answer"
-            for request, body in file.execute(query):
-                tag = json.loads(request)["messages"][0]["content"]
-                text = body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body)
-                if "chatcmpl-" in text and f'"chatcmpl-{tag}"' not in text:
-                    self.found.wrong.append(f"the journal has for {tag}: {text[:80]!r}")
+            answers = {json.loads(request)["messages"][0]["content"]: body for request, body in file.execute(query)}
+        missing = kept - answers.keys()
+        if missing:
+            self.found.wrong.append(f"{len(missing)} answers are not in the journal: {sorted(missing)[:20]}")
+        for tag, body in answers.items():
+            text = body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body)
+            if "chatcmpl-" in text and f'"chatcmpl-{tag}"' not in text:
+                self.found.wrong.append(f"the journal has for {tag}: {text[:80]!r}")
 
 
 def main() -> None:

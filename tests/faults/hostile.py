@@ -16,10 +16,12 @@ import threading
 from collections import Counter, defaultdict
 from contextlib import suppress
 
-from trouble import TROUBLE, TROUBLE_OF_STREAMS, Reply, good
+from reply import Reply, good
+from trouble import TROUBLE, TROUBLE_OF_STREAMS
 
 __all__ = ["Connection", "Hostile"]
 
+WIDTH_PATIENCE = 15.0  # seconds that those who come together wait for one another
 LINGER = struct.pack("ii", 1, 0)  # a close that is a reset
 
 
@@ -34,8 +36,9 @@ class Hostile:
     Attributes:
         trouble: may be changed at any time.
         limit: requests a minute, as good answers tell; may be changed.
-        down: whether every request breaks now.
-        seen, done: how often each tag has come, and what was done to it.
+        down: whether every request breaks now, but for those of the child of a fork.
+        seen, done: how often each tag has come, and how often each thing was done to it.
+        narrow: of the questions that are answered together, the groups that never were; how many came, at most.
         kinds: what was done, by name; "answered" and "refused" among them.
     """
 
@@ -46,7 +49,9 @@ class Hostile:
         self.limit = 60_000
         self.down = False
         self.seen: Counter[str] = Counter()
-        self.done: defaultdict[str, set[str]] = defaultdict(set)
+        self.done: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.narrow: dict[str, int] = {}
+        self._together: defaultdict[str, list[asyncio.Event]] = defaultdict(list)
         self.kinds: Counter[str] = Counter()
         self._loop = asyncio.new_event_loop()
         self._connections: set[Connection] = set()
@@ -96,11 +101,27 @@ class Hostile:
     def fate(self, tag: str, times: int, stream: bool) -> tuple[str, random.Random]:
         """What is to happen to this request, and the chance that decides the rest."""
         chance = random.Random(f"{self.seed}/{tag}/{times}")
-        if self.down:
+        if self.down and not tag.startswith("probe-child"):
             return "reset_before", chance
+        if tag.startswith("probe-width"):
+            return "together", chance
         if tag.startswith("probe") or chance.random() >= self.trouble:
             return "answered", chance
         return chance.choice(tuple(TROUBLE if not stream else {**TROUBLE, **TROUBLE_OF_STREAMS})), chance
+
+    async def together(self, reply: Reply) -> None:
+        """Answer when all of its group have come: "probe-width/openai/96/17" is one of 96."""
+        _, group, width, _ = reply.tag.split("/")
+        here = self._together[group]
+        here.append(came := asyncio.Event())
+        if len(here) == int(width):
+            for each in here:
+                each.set()
+        try:
+            await asyncio.wait_for(came.wait(), WIDTH_PATIENCE)
+        except asyncio.TimeoutError:
+            self.narrow[group] = max(self.narrow.get(group, 0), len(here))
+        await good(reply)
 
 
 class Connection(asyncio.Protocol):
@@ -143,11 +164,11 @@ class Connection(asyncio.Protocol):
         provider.seen[tag] += 1
         kind, chance = provider.fate(tag, provider.seen[tag], stream)
         provider.kinds[kind] += 1
-        provider.done[tag].add(kind)
+        provider.done[tag][kind] += 1
         await asyncio.sleep(chance.uniform(*provider.latency))
         reply = Reply(self, tag, "messages" if path.endswith("/messages") else "chat", stream, chance)
         try:
-            await {**TROUBLE, **TROUBLE_OF_STREAMS, "answered": good}[kind](reply)
+            await {**TROUBLE, **TROUBLE_OF_STREAMS, "answered": good, "together": provider.together}[kind](reply)
         except ConnectionError:
             self.reset()
 

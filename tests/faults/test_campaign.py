@@ -11,8 +11,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # pytest imports files without their directory
 from campaign import MIDDLE, Round
+from lies import LIES
 from outages import RPM, TROUBLES, judge, storm
-from trouble import LIES
 
 from ratelimited_llm.core.feedback import ANSWERED, Feedback, Reading
 from ratelimited_llm.core.limiter import Limiter

@@ -1,178 +1,20 @@
-"""What can happen to one request: every answer that a hostile provider gives, good ones included.
-
-Every reply that says anything carries the tag of its request, so that whoever is given the wrong one sees it.
-"""
+"""What can happen to one request at a hostile provider, or on the way to it: one function for each."""
 
 from __future__ import annotations
 
 import asyncio
 import gzip
-import json
-import random
 from collections.abc import Callable
-from email.utils import formatdate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from hostile import Connection
+from lies import LIES, WAITS
+from reply import Reply, as_chunk, as_json, good
 
-__all__ = ["LIES", "TROUBLE", "TROUBLE_OF_STREAMS", "WAITS", "Reply", "good", "text_for"]
+__all__ = ["TROUBLE", "TROUBLE_OF_STREAMS"]
 
 STALL = 30.0  # seconds: longer than any client of these tests has patience
-
-# Waits that a refusal may name, by all the ways to say them. None of them keeps a pool longer than a moment: how long
-# a great one is believed is a question for virtual time, see `outages.py`.
-WAITS: list[dict[str, str]] = [
-    {"retry-after-ms": "15"}, {"retry-after": "0.02"}, {"retry-after": "0", "retry-after-ms": "0"},
-    {"retry-after": "now"}, {"retry-after": ""}, {"retry-after": "nan"}, {"retry-after": "inf"},
-    {"retry-after": "-7"}, {"retry-after": "1e308"}, {"retry-after": "\xb2"}, {"retry-after-ms": "1e3"},
-    {"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}, {"retry-after": "Mon, 99 Foo 2026"}, {"retry-after": "0x10"},
-    {"retry-after": "1_0"}, {"retry-after": "0.01, 0.02"}, {},
-]  # fmt: skip
-
-# Headers that cannot be true, or that no reader can make sense of. None is a limit that a provider could have.
-LIES: list[list[tuple[str, str]]] = [
-    [(f"x-ratelimit-{part}-{what}", value) for part in ("limit", "remaining") for what in ("requests", "tokens")]
-    for value in ("nan", "inf", "-inf", "-1", "1e308", "999999999999", "", "\xb2\xbd", "0x7f", "1_000", "٣".encode()
-                  .decode("latin-1"), "9" * 400, "0", "null", "true", " ", "1,2", "\x7f", "+-5")
-] + [
-    [("x-ratelimit-reset-requests", value), ("x-ratelimit-reset-tokens", value)]
-    for value in ("1763800000", "1763800000000", "-1s", "99999999h", "1e308s", "nan", "6m0s6m0s", "s", "2026-01-01",
-                  "2026-13-45T99:99:99Z", "\xb5s", "")
-] + [
-    [("x-ratelimit-limit-requests", "600"), ("x-ratelimit-limit-requests", "-1"), ("x-ratelimit-limit-requests", "x")],
-    [("retry-after", "1"), ("retry-after", "nan"), ("date", "yesterday"), ("date", "")],
-    [("ratelimit", '"a";r=nan;t=-1'), ("ratelimit-policy", '"a";q=1e400;w=0'), ("ratelimit", "\xff;" * 50)],
-    [("anthropic-ratelimit-requests-limit", "-1"), ("anthropic-ratelimit-tokens-reset", "0000-00-00T00:00:00Z"),
-     ("anthropic-ratelimit-input-tokens-remaining", "inf"), ("anthropic-ratelimit-output-tokens-limit", "1e999")],
-    [("x-ratelimit-renewalperiod-requests", "nan"), ("x-ratelimit-tokens-query-cost", "-3")],
-    [("x-should-retry", "maybe"), ("x-request-id", "\xff" * 300), ("content-type", "application/json; charset=no")],
-]  # fmt: skip
-
 STATUSES = (500, 502, 503, 504, 529, 408, 409)
 FINAL = (400, 401, 403, 404, 413, 418, 422)
-
-
-def text_for(tag: str) -> str:
-    """What a call with this tag is answered with."""
-    return f"[{tag}] {tag}"
-
-
-class Reply:
-    """What is said to one request.
-
-    Args:
-        connection: where it came from.
-        tag: its text.
-        api: "chat" or "messages".
-        stream: whether it asked for one.
-        chance: what is still open.
-    """
-
-    def __init__(self, connection: Connection, tag: str, api: str, stream: bool, chance: random.Random) -> None:
-        self.connection, self.tag, self.api, self.stream, self.chance = connection, tag, api, stream, chance
-
-    def send(self, data: bytes) -> None:
-        if self.connection.transport.is_closing():
-            raise ConnectionError
-        self.connection.transport.write(data)
-
-    def close(self) -> None:
-        self.connection.transport.close()
-
-    def reset(self) -> None:
-        self.connection.reset()
-
-    def head(
-        self, status: int, length: int | None, more: list[tuple[str, str]], kind: str = "application/json"
-    ) -> bytes:
-        lines = [f"HTTP/1.1 {status} Whatever", f"content-type: {kind}", f"date: {formatdate(usegmt=True)}"]
-        lines += [f"content-length: {length}"] if length is not None else ["transfer-encoding: chunked"]
-        lines += [f"{name}: {value}" for name, value in more]
-        return "\r\n".join([*lines, "", ""]).encode("latin-1")
-
-    def say(self, status: int, body: bytes, more: list[tuple[str, str]] | None = None) -> None:
-        self.send(self.head(status, len(body), more or []) + body)
-
-    def body(self) -> bytes:
-        """The answer, whole."""
-        if self.api == "messages":
-            content = [{"type": "text", "text": text_for(self.tag)}]
-            return _json({
-                "id": f"msg_{self.tag}", "type": "message", "role": "assistant", "model": "m", "content": content,
-                "stop_reason": "end_turn", "stop_sequence": None, "usage": {"input_tokens": 5, "output_tokens": 5},
-            })  # fmt: skip
-        message = {"role": "assistant", "content": text_for(self.tag)}
-        return _json({
-            "id": f"chatcmpl-{self.tag}", "object": "chat.completion", "created": 1, "model": "m",
-            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10},
-        })  # fmt: skip
-
-    def error(self, code: str = "server_error", message: str = "It went wrong") -> bytes:
-        error = {"message": f"{message} <{self.tag}>", "type": code, "param": None, "code": code}
-        return _json({"type": "error", "error": error} if self.api == "messages" else {"error": error})
-
-    def events(self) -> list[bytes]:
-        """The answer, bit by bit."""
-        pieces = [f"[{self.tag}]", " ", self.tag]
-        if self.api == "messages":
-            start = {"id": f"msg_{self.tag}", "type": "message", "role": "assistant", "model": "m", "content": [],
-                     "stop_reason": None, "stop_sequence": None,
-                     "usage": {"input_tokens": 5, "output_tokens": 1}}  # fmt: skip
-            return [
-                _event({"type": "message_start", "message": start}),
-                _event({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
-                *(
-                    _event({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": piece}})
-                    for piece in pieces
-                ),
-                _event({"type": "content_block_stop", "index": 0}),
-                _event({"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None},
-                        "usage": {"output_tokens": 5}}),
-                _event({"type": "message_stop"}),
-            ]  # fmt: skip
-        chunk = {"id": f"chatcmpl-{self.tag}", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-        choices = [{"index": 0, "delta": {"content": piece}, "finish_reason": None} for piece in pieces]
-        return [*(_event({**chunk, "choices": [choice]}) for choice in choices), b"data: [DONE]\n\n"]
-
-    def told(self) -> list[tuple[str, str]]:
-        """The headers of a provider that tells the truth about its limit."""
-        limit = self.connection.provider.limit
-        if self.api == "messages":
-            return [
-                ("anthropic-ratelimit-requests-limit", str(limit)),
-                ("anthropic-ratelimit-requests-remaining", str(limit - 1)),
-            ]
-        return [
-            ("x-ratelimit-limit-requests", str(limit)), ("x-ratelimit-remaining-requests", str(limit - 1)),
-            ("x-ratelimit-reset-requests", "1ms"),
-        ]  # fmt: skip
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value).encode()
-
-
-def _event(value: Any) -> bytes:
-    name = value.get("type")
-    return (f"event: {name}\n" if name else "").encode() + b"data: " + _json(value) + b"\n\n"
-
-
-def _chunk(data: bytes) -> bytes:
-    return b"%x\r\n%s\r\n" % (len(data), data)
-
-
-async def good(reply: Reply, more: list[tuple[str, str]] | None = None) -> None:
-    headers = reply.told() if more is None else more
-    if not reply.stream:
-        reply.say(200, reply.body(), headers)
-        return
-    reply.send(reply.head(200, None, headers, "text/event-stream"))
-    for event in reply.events():
-        reply.send(_chunk(event))
-        await asyncio.sleep(0.001)
-    reply.send(b"0\r\n\r\n")
 
 
 # -- trouble ----------------------------------------------------------------------------------------------------------
@@ -329,7 +171,7 @@ TROUBLE: dict[str, Callable[[Reply], Any]] = {
 async def _begun(reply: Reply) -> None:
     reply.send(reply.head(200, None, reply.told(), "text/event-stream"))
     for event in reply.events()[: reply.chance.randrange(1, 4)]:
-        reply.send(_chunk(event))
+        reply.send(as_chunk(event))
     await asyncio.sleep(0.002)
 
 
@@ -351,12 +193,12 @@ async def stream_stalled(reply: Reply) -> None:
 async def stream_error(reply: Reply) -> None:
     await _begun(reply)
     error = {"message": f"Please try again in 11ms. <{reply.tag}>", "type": "tokens", "code": "rate_limit_exceeded"}
-    reply.send(_chunk(b"event: error\ndata: " + _json({"type": "error", "error": error}) + b"\n\n") + b"0\r\n\r\n")
+    reply.send(as_chunk(b"event: error\ndata: " + as_json({"type": "error", "error": error}) + b"\n\n") + b"0\r\n\r\n")
 
 
 async def stream_of_broken_json(reply: Reply) -> None:
     await _begun(reply)
-    reply.send(_chunk(b'data: {"id": "\n\n') + b"0\r\n\r\n")
+    reply.send(as_chunk(b'data: {"id": "\n\n') + b"0\r\n\r\n")
 
 
 async def stream_of_broken_chunks(reply: Reply) -> None:
@@ -367,9 +209,9 @@ async def stream_of_broken_chunks(reply: Reply) -> None:
 
 async def stream_of_blank_lines(reply: Reply) -> None:
     reply.send(reply.head(200, None, reply.told(), "text/event-stream"))
-    reply.send(_chunk(b": keep-alive\n\n" * 50 + b"\n" * 50))
+    reply.send(as_chunk(b": keep-alive\n\n" * 50 + b"\n" * 50))
     for event in reply.events():
-        reply.send(_chunk(event))
+        reply.send(as_chunk(event))
     reply.send(b"0\r\n\r\n")
 
 
