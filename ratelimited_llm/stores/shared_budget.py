@@ -7,7 +7,6 @@ the round trips, `shared_upkeep` the thread that looks after what no call does.
 from __future__ import annotations
 
 import itertools
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping

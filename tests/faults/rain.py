@@ -258,7 +258,7 @@ def still_open() -> list[str]:
         for budget in {id(each.budget): each.budget for each in workers}.values():
             limiters: dict[Any, Any] = budget._limiters  # type: ignore[attr-defined]
             found += [
-                f"{getattr(pool, "family", pool)} still has {limiter.in_flight} places taken"
+                f"{getattr(pool, 'family', pool)} still has {limiter.in_flight} places taken"
                 for pool, limiter in limiters.items() if limiter.in_flight
             ]  # fmt: skip
         if not found or real_monotonic() > end:
