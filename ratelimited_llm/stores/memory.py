@@ -46,7 +46,7 @@ class MemoryBudget:
         self._full: set[LimitedPool] = set()  # pools of which somebody waits for a call to end, or long
 
     def listen(self, listener: Listener) -> None:
-        """Tell this driver, for as long as it lives, when a call ends that it may wait for and that another has sent."""
+        """Tell this driver, as long as it lives, when a call ends that it may wait for and that another has sent."""
         with self._lock:
             self._listeners.add(listener)
 
