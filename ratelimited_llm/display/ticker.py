@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import time
+from contextlib import suppress
 from typing import Protocol
 
 __all__ = ["INTERVAL", "Live", "Ticker"]
@@ -59,8 +60,9 @@ class Ticker:
             self._live[id(live)] = live
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name=NAME, daemon=True)
-                thread.start()
-                self._thread = thread
+                with suppress(RuntimeError):  # no more threads: a display that stands still, and the calls go on
+                    thread.start()
+                    self._thread = thread
 
     def drop(self, live: Live) -> None:
         """Do not look at it again, apart from a look that is under way."""

@@ -31,6 +31,11 @@ from .steps import Handler, Job, Steps
 __all__ = ["Engine"]
 
 _log = logging.getLogger("ratelimited_llm.worker")
+# Whoever ends the interpreter meanwhile is told so by Python's own words, which come first.
+NO_THREAD = (
+    "the call was not accepted, since the thread that works through the queue cannot be started. Where the process is "
+    "at its limit of threads, raise that (ulimit -u, or pids.max of its container) or end some, and submit again"
+)
 BATCH = 512  # messages taken in before the next look at who can go
 
 
@@ -266,9 +271,11 @@ class Engine(Steps):
             self.thread = thread
             try:
                 thread.start()
-            except BaseException:
+            except BaseException as error:
                 if not thread.is_alive():
                     self.thread = None
+                if type(error) is RuntimeError and error.args:
+                    raise RuntimeError(f"{error}: {NO_THREAD}") from error
                 raise
 
     def thread_turn(self) -> float | None:

@@ -702,6 +702,21 @@ def test_no_sending_thread_means_late_and_not_never(monkeypatch: pytest.MonkeyPa
     worker.shutdown()
 
 
+def test_no_thread_at_all_is_said_with_what_to_do_and_the_next_call_tries_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From the very first call on; nothing of the refused ones is left behind, and no room is taken."""
+    worker = RateLimitedWorker(max_queue=1, on_full="raise")
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", _refuse)
+        for number in range(3):
+            with pytest.raises(RuntimeError, match=r"can't start new thread: .*ulimit -u.* submit again"):
+                submit(worker, Pool(), number)
+        assert worker.pending == 0
+    assert submit(worker, Pool(), 7).result(PATIENCE) == 7
+    worker.shutdown()
+
+
 def _refuse(self: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
