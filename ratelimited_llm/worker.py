@@ -12,7 +12,7 @@ from .core.dispatcher import Dispatcher
 from .core.feedback import Feedback, Kind
 from .core.limiter import Survey
 from .core.queue_caps import QueueCaps
-from .core.request import Usage
+from .core.request import State, Usage
 from .core.retry import RetryBudget, RetryPolicy
 from .core.scheduler import Scheduler
 from .core.size_classes import SizeClasses
@@ -285,4 +285,6 @@ class RateLimitedWorker:
         for job in parents.inherited():
             if job.lane is not None:
                 job.lane.carried.discard(job.sequence)
+            # Nobody takes it out of a queue again in which it never was, when its task or its stream ends here.
+            job.state = State.FAILED
             job.abandon(WorkerStopped(error, request_id=job.sequence))

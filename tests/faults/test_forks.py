@@ -80,8 +80,7 @@ async def ask_in_tasks():
         asked = [asyncio.ensure_future(one(number)) for number in range(12)]
         await asyncio.sleep(0.03)
         if fork(futures):
-            child_ends()
-            os._exit(0)  # a loop that goes on in a child would read what is the parent's, with or without us
+            os._exit(0)  # an event loop cannot go on in a child, with or without us: asyncio's own end of it hangs
         await asyncio.gather(*asked)
 
 futures = [client.chat.completions.create(**question(f"future {number}")) for number in range(30)]

@@ -91,6 +91,25 @@ def test_inherited_futures_end_and_new_calls_are_served() -> None:
     busy.end()
 
 
+def test_an_inherited_call_that_is_given_up_in_the_child_is_not_counted_out_of_its_queue() -> None:
+    """As the tasks of an event loop do that ends there: the child's queue never held it, and works on."""
+    busy = Busy()
+    jobs: list[Any] = [future._call for future in busy.futures]  # type: ignore[attr-defined]
+
+    def check() -> None:
+        worker = busy.executor._worker
+        for job in jobs:
+            worker.unsent(job)
+            worker.cancel(job)
+        assert busy.executor.submit(int, 7).result(PATIENCE) == 7
+        assert worker.wait(PATIENCE)
+        assert (worker.queued, worker.in_flight) == (0, 0)
+        busy.executor.shutdown()
+
+    in_child(check)
+    busy.end()
+
+
 def test_an_idle_worker_can_be_forked() -> None:
     """Its thread sleeps in the parent, and the child starts one."""
     with RateLimitedExecutor() as executor:
