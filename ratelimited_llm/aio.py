@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
+from .books.tally import Tally
 from .budgets import own_budget
 from .calls.async_turn import TaskTurn
 from .core.checks import whole
@@ -13,11 +14,13 @@ from .core.feedback import ANSWERED, Feedback
 from .core.limits import RateLimits
 from .core.request import Cost, Priority, Usage
 from .core.retry import RetryPolicy
-from .engine.jobs import UNTRIED
+from .engine.jobs import UNTRIED, Answer, AttemptFailed
 from .engine.steps import NEVER_AGAIN
 from .functions.error_outcomes import outcome_of
-from .functions.function_job import OwnLimits, checked_classes, checked_worker
+from .functions.function_job import FUNCTION_CALL, OwnLimits, checked_classes, checked_worker, name_of
 from .options import CallOptions, split_limits
+from .telemetry.asked import serve_if_asked
+from .telemetry.genai import FUNCTION
 from .worker import RateLimitedWorker
 
 __all__ = ["AsyncRateLimitedWorker"]
@@ -28,13 +31,20 @@ T = TypeVar("T")
 class TaggedTurn(TaskTurn):
     """A turn of a coroutine function."""
 
-    __slots__ = ("options",)
+    __slots__ = ("fn", "note", "options", "tally")
 
     options: CallOptions
+    fn: Callable[..., Any]
 
     @property
     def tag(self) -> str:
         return self.options.tag
+
+    def kind(self) -> tuple[str, str, int]:
+        return "", FUNCTION_CALL, self.priority
+
+    def asked(self) -> Mapping[str, Any]:
+        return {FUNCTION: name_of(self.fn)}
 
 
 class AsyncRateLimitedWorker:
@@ -87,6 +97,8 @@ class AsyncRateLimitedWorker:
             raise TypeError(f"usage must be a function of the result, or None, not {usage!r}")
         self._usage = usage
         self._worker = checked_worker(worker) or RateLimitedWorker(budget=shared)
+        self._tally = Tally(self._worker.budget, self._worker.clock)
+        serve_if_asked()
 
     @property
     def limits(self) -> RateLimits:
@@ -122,10 +134,12 @@ class AsyncRateLimitedWorker:
         whole("tokens", tokens, 0)
         cost = Cost(tokens, tokens, tokens, 0)
         self._limits.check(cost)
-        job = self._job(cost, self._options.replace(priority=priority, tenant=tenant, deadline=deadline, tag=tag))
+        options = self._options.replace(priority=priority, tenant=tenant, deadline=deadline, tag=tag)
+        job = self._job(fn, cost, options)
         self._worker.submit(job)
         while True:
             await job.wait()
+            self._tally.sending(job)
             try:
                 result = await fn(*args, **kwargs)
             except BaseException as error:
@@ -134,12 +148,16 @@ class AsyncRateLimitedWorker:
             try:
                 used = self._used(result)
             except BaseException:
-                self._worker.answered(job, Feedback(ANSWERED))  # it was, whatever `usage` makes of it
+                self._answered(job, Answer(result, Feedback(ANSWERED)))  # it was, whatever `usage` makes of it
                 raise
-            self._worker.answered(job, Feedback(ANSWERED, usage=used))
+            self._answered(job, Answer(result, Feedback(ANSWERED, usage=used)))
             return result
 
-    def _job(self, cost: Cost, options: CallOptions) -> TaskTurn:
+    def _answered(self, job: TaggedTurn, answer: Answer) -> None:
+        self._tally.answered(job, answer)
+        self._worker.answered(job, answer.feedback)
+
+    def _job(self, fn: Callable[..., Any], cost: Cost, options: CallOptions) -> TaggedTurn:
         worker, now = self._worker, self._worker.clock()
         wait = options.allowed_wait
         job = TaggedTurn(
@@ -152,16 +170,20 @@ class AsyncRateLimitedWorker:
             submitted_at=now,
             expires_at=None if wait is None else now + wait,
         )
-        job.options = options
+        job.fn, job.options, job.tally = fn, options, self._tally
         return job
 
-    def _failed(self, job: TaskTurn, error: BaseException) -> None:
+    def _failed(self, job: TaggedTurn, error: BaseException) -> None:
         """Have it tried again, if such an error is worth it; raises it otherwise."""
         outcome = outcome_of(error, self._retry_on) if isinstance(error, Exception) else None
         if outcome is None:
+            self._tally.came_back(job, error)
+            self._tally.failed(job, error)
             self._worker.failed(job, UNTRIED, NEVER_AGAIN, error)
             raise error
-        self._worker.failed(job, Feedback(outcome), self._policy, error)
+        failure = AttemptFailed(Feedback(outcome), self._policy, error)
+        self._tally.came_back(job, failure)
+        self._worker.failed(job, failure.feedback, failure.policy, error)
 
     def _used(self, result: Any) -> Usage | None:
         used = None if self._usage is None else self._usage(result)

@@ -10,6 +10,7 @@ from concurrent.futures import Executor, Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .books.tally import Tally
 from .budgets import own_budget
 from .core.checks import number, whole
 from .core.limits import RateLimits
@@ -30,6 +31,7 @@ from .functions.function_job import (
     report_usage,
 )
 from .options import CallOptions, split_limits
+from .telemetry.asked import serve_if_asked
 from .worker import RateLimitedWorker
 
 if TYPE_CHECKING:
@@ -111,7 +113,9 @@ class RateLimitedExecutor(Executor):
         self._memory = None if journal is None and key is None else _memory(journal, key)
         policy = RetryPolicy(max_retries=whole("max_retries", max_retries, 0))
         options = CallOptions(priority=priority, tenant=tenant, deadline=deadline, tag=tag)
-        self._terms = Terms(options, OwnLimits(self._limits, name), policy, checked_classes(retry_on))
+        tally = Tally(self._worker.budget, self._worker.clock)
+        self._terms = Terms(options, OwnLimits(self._limits, name), policy, checked_classes(retry_on), tally)
+        serve_if_asked()
 
     @property
     def limits(self) -> RateLimits:
@@ -139,7 +143,8 @@ class RateLimitedExecutor(Executor):
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         options = self._terms.options.replace(priority=priority, tenant=tenant, deadline=deadline, tag=tag)
-        twin._terms = Terms(options, self._terms.pool, self._terms.policy, self._terms.retry_on)
+        terms = self._terms
+        twin._terms = Terms(options, terms.pool, terms.policy, terms.retry_on, terms.tally)
         if tokens is not None:
             twin._tokens = _checked_tokens(tokens)
         return twin

@@ -114,7 +114,9 @@ class RateLimitedWorker:
             WorkerStopped: after `shutdown`.
             RuntimeError: the worker's thread cannot be started.
         """
-        engine = self.engine
+        engine, tally = self.engine, job.tally
+        if tally is not None:
+            tally.submitted(job)
         try:
             if engine.room is not None:
                 engine.room.enter(job, force=nested)
@@ -122,6 +124,8 @@ class RateLimitedWorker:
                 raise WorkerStopped("this client is closed: make a new one, or submit before close()")
         except BaseException:  # Ctrl-C in the middle of it, among others: whoever asked for the call has not got it
             engine.forget(job)
+            if tally is not None:
+                tally.withdrawn(job)
             raise
 
     def follow(self, job: Job) -> None:

@@ -21,6 +21,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, TypeVar, cast
 
 from .accounts import Account, account_for
+from .books.tally import Tally
 from .calls.wrapped_call import WrappedCall, listen
 from .client import QueuedClient
 from .core.checks import weights_of, whole
@@ -32,6 +33,7 @@ from .engine.plain_answers import wants_answers
 from .options import PREFIX, CallOptions, split_limits
 from .providers import dialect_for
 from .shared_workers import QueueSettings, worker_for
+from .telemetry.asked import serve_if_asked
 
 __all__ = ["CALLS", "queued"]
 
@@ -139,7 +141,10 @@ class Queue:
         self.worker = worker_for(QueueSettings(**settings))
         self.package = _package(client)
         self.account = _account(client, limits)
+        self.tally = Tally(self.worker.budget, self.worker.clock)
+        self.traced_by_sdk = any(getattr(each, "_tracer", None) is not None for each in _inside(client))
         self.pending: set[Future[Any]] = set()
+        serve_if_asked()
 
     def with_options(self, **changes: Any) -> Queue:
         """The same with other options for its calls."""
@@ -352,7 +357,7 @@ def _account(client: Any, limits: RateLimits) -> Account:
         key = "\n".join(value for value in (getattr(each, name, None) for name in names) if isinstance(value, str))
         return account_for(provider, str(base_url), key, limits, dialect_for(provider, str(base_url)))
     name = f"{_package(client)}-{next(_numbers)}"
-    return account_for("compatible", "", name, limits, dialect_for(None, ""))
+    return account_for(_package(client), "", name, limits, dialect_for(None, ""))
 
 
 def _package(value: Any) -> str:

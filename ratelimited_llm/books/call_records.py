@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Mapping
 from typing import Any
 
 from ..accounts import CallPool
@@ -59,6 +60,14 @@ class CallRecord(Bill):
 
     def kind(self) -> tuple[str, str, int]:
         """Its model, what it does with it ("chat", ...), and its priority."""
+        raise NotImplementedError
+
+    def asked(self) -> Mapping[str, Any]:
+        """Attributes of its span that say how it asks, and never what."""
+        raise NotImplementedError
+
+    def traced_by_sdk(self) -> bool:
+        """Whether the SDK makes a span of its own for it."""
         raise NotImplementedError
 
     def most_output(self) -> int | None:

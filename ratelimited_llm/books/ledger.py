@@ -261,6 +261,10 @@ class Ledger:
         """Its stream is over; may be called from a finalizer."""
         self._late.append((call, usage, self.clock()))
 
+    def in_flight(self) -> dict[CallPool, int]:
+        """How many calls of each pool were sent and have not ended. Under the lock."""
+        return {pool: book.flying for pool, book in self.pools.items()}
+
     def take_in(self) -> None:
         """Note the streams that have ended. Under the lock."""
         while self._late:

@@ -60,14 +60,18 @@ class TaskTurn(Job):
             self.gate = self.loop.create_future()
             try:
                 await self.gate
-            except BaseException:
+            except BaseException as torn:
                 self.worker.unsent(self)
+                if self.tally is not None:
+                    self.tally.failed(self, torn)
                 raise
             finally:
                 self.gate = None
         self.come = False
         if self.error is not None:
             error, self.error = self.error, None
+            if self.tally is not None:
+                self.tally.failed(self, error)
             if isinstance(error, WorkerStopped) and self.state is State.CANCELLED:
                 raise CancelledError(str(error)) from error
             raise error
@@ -90,6 +94,8 @@ class TaskTurn(Job):
                 self.loop.call_soon_threadsafe(self._come)
         except RuntimeError:  # the loop was closed with the task in it: nobody waits any more
             self.worker.unsent(self)
+            if self.tally is not None:
+                self.tally.failed(self, CancelledError())
 
     def _come(self) -> None:
         self.come = True

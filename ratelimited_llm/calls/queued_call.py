@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,6 +19,7 @@ from ..core.request import Cost, Usage
 from ..engine.jobs import Answer, AttemptFailed, NotNeeded, in_call
 from ..exceptions import RequestExpired
 from ..future import ResponseFuture, submitted_at
+from ..telemetry.genai import request_attributes
 from ..telemetry.meters import operation_of
 from ..telemetry.reasons import reason_of
 from .attempt import Attempt, current_attempt
@@ -126,6 +127,12 @@ class QueuedCall(CallRecord):
 
     def kind(self) -> tuple[str, str, int]:
         return self.model, operation_of(self.key[1]), self.runtime.options.rank
+
+    def asked(self) -> Mapping[str, Any]:
+        return request_attributes(body_of(self.options.json_data))
+
+    def traced_by_sdk(self) -> bool:
+        return getattr(self.client, "_tracer", None) is not None
 
     def most_output(self) -> int | None:
         return most_output(self.options.url, body_of(self.options.json_data))

@@ -18,9 +18,11 @@ from ..functions.error_outcomes import outcome_of
 from ..functions.function_job import OWNER
 from ..future import ResponseFuture, submitted_at
 from ..providers.parsing import count, field
+from ..telemetry.genai import request_attributes
+from ..telemetry.meters import operation_of
 
 if TYPE_CHECKING:
-    from ..options import CallOptions
+    from ..books.tally import Tally
     from ..wrapped import Queue
 
 __all__ = ["WrappedCall", "listen"]
@@ -34,6 +36,13 @@ USAGE_NAMES = (
     ("input_tokens", "output_tokens"), ("inputTokens", "outputTokens"),
     ("prompt_token_count", "candidates_token_count"),
 )  # fmt: skip
+# What methods do that are named for it, rather than for what they make (`chat.completions.create`).
+METHODS = {
+    "chat_completion": "chat", "complete": "text_completion", "converse": "chat", "converse_stream": "chat",
+    "embed_content": "embeddings", "embed_documents": "embeddings", "embed_query": "embeddings",
+    "generate_content": "generate_content", "generate_content_stream": "generate_content",
+    "generate_images": "image_generation", "stream_chat": "chat", "stream_complete": "text_completion",
+}  # fmt: skip
 _heard = threading.local()
 
 
@@ -65,6 +74,8 @@ class WrappedCall:
         self.kwargs = kwargs
         body = _body(args, kwargs)
         model = next((body[name] for name in ("model", "modelId", "model_id") if isinstance(body.get(name), str)), "")
+        self.path = path
+        self.model = model
         self.pool = queue.account.pool(model)
         self.key = (self.pool.family, path)
         self.size = prompt_bytes(body)
@@ -81,6 +92,11 @@ class WrappedCall:
         estimator = self.queue.account.estimator
         prompt = estimator.prompt_tokens(self.key, self.size)
         return self.queue.account.dialect.cost(endpoint, body, prompt, estimator.output_tokens(self.key))
+
+    def operation(self) -> str:
+        """What it does, as `operation_of` says it."""
+        *parts, method = self.path.split(".")
+        return METHODS.get(method) or operation_of("/".join(parts) or method)
 
     # -- its two faces ------------------------------------------------------------------------------------------------
 
@@ -104,13 +120,13 @@ class WrappedCall:
             return self.method(*self.args, **self.kwargs)  # its outer call may hold the only place
         worker = self.queue.worker
         job = WrappedTurn(worker, worker.next_sequence(), self.pool, self.cost, **self._options())
-        job.options = self.queue.options
+        job.call = self
         worker.submit(job, nested=nested)
         while True:
             job.wait()
             try:
                 with SENDING:
-                    answer = self.attempt()
+                    answer = job.tally.around(job, self.attempt)
             except AttemptFailed as failure:
                 worker.failed(job, failure.feedback, failure.policy, failure.error)
                 del failure
@@ -176,35 +192,51 @@ class WrappedCall:
         return None
 
 
-class WrappedTurn(TurnJob):
-    """Such a call whose caller waits for its turn."""
+class OfCall:
+    """What the jobs of such a call have in common; goes before a kind of job."""
 
-    __slots__ = ("options",)
-
-    options: CallOptions
-
-    @property
-    def tag(self) -> str:
-        return self.options.tag
-
-
-class WrappedJob(FutureJob):
-    """Such a call on its way to a future."""
-
-    __slots__ = ("call", "context")
+    __slots__ = ()
 
     call: WrappedCall
-    context: contextvars.Context
+    priority: int
 
     @property
     def tag(self) -> str:
         return self.call.queue.options.tag
 
-    def send(self) -> Answer:
-        return self.context.run(self.call.attempt)
+    @property
+    def tally(self) -> Tally:
+        return self.call.queue.tally
 
-    def dropped(self) -> None:
-        """Its caller has cancelled it while it waited."""
+    @property
+    def traced_by_sdk(self) -> bool:
+        return self.call.queue.traced_by_sdk
+
+    def kind(self) -> tuple[str, str, int]:
+        return self.call.model, self.call.operation(), self.priority
+
+    def asked(self) -> Mapping[str, Any]:
+        return request_attributes(_body(self.call.args, self.call.kwargs))
+
+
+class WrappedTurn(OfCall, TurnJob):
+    """Such a call whose caller waits for its turn."""
+
+    __slots__ = ("call", "note")
+
+
+class WrappedJob(OfCall, FutureJob):
+    """Such a call on its way to a future."""
+
+    __slots__ = ("call", "context", "note")
+
+    context: contextvars.Context
+
+    def attempt(self) -> Answer:
+        return self.context.run(super().attempt)
+
+    def send(self) -> Answer:
+        return self.call.attempt()
 
 
 # -- what a client of somebody else's tells ---------------------------------------------------------------------------

@@ -115,6 +115,11 @@ class FutureJob(Job):
         """
         raise NotImplementedError
 
+    def attempt(self) -> Answer:
+        """Make one attempt, on this thread, and have its tally know; raises as `send`."""
+        tally = self.tally
+        return self.send() if tally is None else tally.around(self, self.send)
+
     def not_needed(self, found: NotNeeded) -> None:
         """It leaves the queue unsent, and sees to its future itself. Runs on a sending thread."""
         raise NotImplementedError
@@ -151,7 +156,7 @@ class FutureJob(Job):
         try:
             try:
                 with SENDING:
-                    answer = self.send()
+                    answer = self.attempt()
             except AttemptFailed as failure:
                 forget_frames(failure.error)
                 engine.post(engine.on_failed, self, (failure.feedback, failure.policy, failure.error), ring=False)
@@ -178,7 +183,14 @@ class FutureJob(Job):
             future.set_result(answer.value)
 
     def give_up(self, error: BaseException) -> None:
+        if self.tally is not None:
+            self.tally.failed(self, error)
         self._fail(error)
+
+    def dropped(self) -> None:
+        """Its caller has cancelled it while it waited."""
+        if self.tally is not None:
+            self.tally.failed(self, CancelledError())
 
     def _fail(self, error: BaseException) -> None:
         future, self.future = self.future, None
@@ -243,11 +255,15 @@ class TurnJob(Job):
         try:
             with IN_QUEUE:
                 sleep_at(self.gate)
-        except BaseException:
+        except BaseException as torn:
             self.worker.unsent(self)
+            if self.tally is not None:
+                self.tally.failed(self, torn)
             raise
         if self.error is not None:
             error, self.error = self.error, None
+            if self.tally is not None:
+                self.tally.failed(self, error)
             if isinstance(error, WorkerStopped) and self.state is State.CANCELLED:
                 raise CancelledError(str(error)) from error
             raise error

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..gathering.crew import Crew
     from ..worker import RateLimitedWorker
 
-__all__ = ["answered_by", "at_the_end", "leave", "register", "resumes_with", "watch_crew"]
+__all__ = ["answered_by", "at_the_end", "leave", "register", "resumes_with", "watch_crew", "when_drained"]
 
 SILENT = 1.0  # seconds of draining before a word is said about it
 LAST_ANSWERS = 4.5  # seconds that what is in flight has after Ctrl-C, so that the process is gone within five
@@ -41,6 +41,7 @@ _resumes: list[Callable[[], str | None]] = []
 _dropped = False  # Ctrl-C has ended the draining
 _struck = False  # the same, and it was not Ctrl-C that had ended the script
 _last: list[Callable[[], None]] = []
+_drained: list[Callable[[], None]] = []
 _left: list[tuple[float, int]] = []  # `with` blocks that were left by Ctrl-C: when, and how many calls they cancelled
 
 
@@ -73,6 +74,12 @@ def at_the_end(close: Callable[[], None]) -> None:
     """Have this called when the process ends and nothing can be sent any more; it must not take long."""
     if close not in _last:
         _last.append(close)
+
+
+def when_drained(tell: Callable[[], None]) -> None:
+    """Have this called when the last call has ended, while threads still work, and before any `atexit` function."""
+    if tell not in _drained:
+        _drained.append(tell)
 
 
 def leave(cancel: Callable[[], int], wait: Callable[[float], object], wish: str | None = None) -> bool:
@@ -184,6 +191,13 @@ def _first_sight(error: Any) -> bool:
 
 def _drain() -> None:
     """Wait for what is pending. The workers stay open: threads that outlive the main one may still use them."""
+    _drain_workers()
+    for tell in _drained:
+        with suppress(Exception, KeyboardInterrupt):
+            tell()
+
+
+def _drain_workers() -> None:
     global _struck
     dropped, died_of_it, kernel = 0, False, False
     try:  # from the first line on: Ctrl-C may strike right now

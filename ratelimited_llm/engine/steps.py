@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -33,12 +33,32 @@ class Job(QueuedRequest):
     Attributes:
         jumps: whether one that is made from inside another call goes before its equals, since that call waits for it.
         drives: whether who leaves a message about it takes the next steps too, rather than wake the worker's thread.
+        tally: what counts it for operators (`books.tally`); None for a client's call, which its ledger counts. A job
+            that has one has a slot `note` for it, says what `kind` it is, and how it was `asked`.
     """
 
     __slots__ = ()
 
     jumps = False
     drives = False
+    tally: Any = None
+
+    def kind(self) -> tuple[str, str, int]:
+        """Its model, what it does with it ("chat", ...), and its priority; for its tally."""
+        raise NotImplementedError
+
+    def asked(self) -> Mapping[str, Any]:
+        """Attributes of its span that say how it asks, and never what; for its tally."""
+        return {}
+
+    @property
+    def traced_by_sdk(self) -> bool:
+        """Whether what sends it makes a span of its own; for its tally."""
+        return False
+
+    def reserved(self) -> None:
+        if self.tally is not None:
+            self.tally.sent(self)
 
     def dispatch(self) -> None:
         """Everything is reserved: get it sent, on another thread than this one."""

@@ -89,8 +89,10 @@ class JournaledJob(FunctionJob):
         if future is None:
             return
         if found.answer is not None:
+            self.tally.replayed(self)
             _deliver(future, found.answer)
         else:
+            self.tally.withdrawn(self)
             _queue(self, future, _follow)
 
     def _fail(self, error: BaseException) -> None:
@@ -98,6 +100,7 @@ class JournaledJob(FunctionJob):
         self.entry.release(error)
 
     def dropped(self) -> None:
+        super().dropped()
         self.entry.release()
 
 
@@ -109,6 +112,7 @@ def launch(job: JournaledJob, future: LightFuture[Any], *, nested: bool) -> None
     """
     found = job.entry.find()
     if found is not None:
+        job.tally.replayed(job)
         _deliver(future, found)
     elif not job.entry.enlist():
         _follow(job, future)
@@ -144,6 +148,7 @@ def _go_on(job: JournaledJob, future: LightFuture[Any], found: Recorded | None) 
     """End it with the result; or nobody is at it any more, and there is none: it is this call's turn."""
     try:
         if found is not None:
+            job.tally.replayed(job)
             _deliver(future, found)
         elif not future.done():
             _queue(job, future, partial(launch, nested=True))

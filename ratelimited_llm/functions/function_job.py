@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+from ..books.tally import Tally
 from ..core.feedback import ANSWERED, Feedback
 from ..core.limiter import Limiter
 from ..core.limits import RateLimits
@@ -15,10 +17,12 @@ from ..core.retry import RetryPolicy
 from ..engine.jobs import Answer, AttemptFailed, FutureJob
 from ..engine.light_future import LightFuture, begin
 from ..options import CallOptions
+from ..telemetry.genai import FUNCTION
 from ..worker import RateLimitedWorker
 from .error_outcomes import outcome_of
 
 __all__ = [
+    "FUNCTION_CALL",
     "NO_TOKENS",
     "OWNER",
     "FunctionJob",
@@ -26,8 +30,11 @@ __all__ = [
     "Terms",
     "checked_classes",
     "checked_worker",
+    "name_of",
     "report_usage",
 ]
+
+FUNCTION_CALL = "function"  # what the conventions have no word for
 
 _reported = threading.local()
 
@@ -62,6 +69,9 @@ class OwnLimits:
 
     __slots__ = ("limits", "shared_name")
 
+    provider = "other"  # in metrics: nobody knows whom the functions ask
+    family = ""
+
     def __init__(self, limits: RateLimits, name: str | None = None) -> None:
         self.limits = limits
         self.shared_name = name
@@ -76,23 +86,26 @@ class OwnLimits:
 class Terms:
     """What all calls through one executor (or one `with_options` of it) have in common, so that each holds it once."""
 
-    __slots__ = ("deadline", "now", "options", "policy", "pool", "retry_on")
+    __slots__ = ("deadline", "kind", "now", "options", "policy", "pool", "retry_on", "tally")
 
     def __init__(
-        self, options: CallOptions, pool: OwnLimits, policy: RetryPolicy, retry_on: tuple[type[BaseException], ...]
-    ) -> None:
+        self, options: CallOptions, pool: OwnLimits, policy: RetryPolicy, retry_on: tuple[type[BaseException], ...],
+        tally: Tally,
+    ) -> None:  # fmt: skip
         self.options = options
         self.deadline = options.deadline
         self.pool = pool
         self.policy = policy
         self.retry_on = retry_on
+        self.tally = tally
+        self.kind = ("", FUNCTION_CALL, options.rank)
         self.now = -math.inf  # when the latest call was submitted
 
 
 class FunctionJob(FutureJob):
     """One call of a function, with the future that it ends."""
 
-    __slots__ = ("args", "fn", "terms")
+    __slots__ = ("args", "fn", "note", "terms")
 
     def __init__(
         self, worker: RateLimitedWorker, terms: Terms, cost: Cost, now: float, fn: Callable[..., Any],
@@ -118,6 +131,16 @@ class FunctionJob(FutureJob):
     def tag(self) -> str:
         return self.terms.options.tag
 
+    @property
+    def tally(self) -> Tally:
+        return self.terms.tally
+
+    def kind(self) -> tuple[str, str, int]:
+        return self.terms.kind
+
+    def asked(self) -> Mapping[str, Any]:
+        return {FUNCTION: name_of(self.fn)}
+
     def send(self) -> Answer:
         _reported.usage = None
         try:
@@ -131,12 +154,17 @@ class FunctionJob(FutureJob):
             usage = _reported.__dict__.pop("usage", None)
         return Answer(value, PLAINLY_ANSWERED if usage is None else Feedback(ANSWERED, usage=usage))
 
-    def dropped(self) -> None:
-        """Its caller has cancelled it while it waited."""
-
     def _resolve(self, future: LightFuture[Any], answer: Answer) -> None:
         del self.fn, self.args  # before anybody is told: what the caller has forgotten is gone then
         super()._resolve(future, answer)
+
+
+def name_of(fn: Callable[..., Any]) -> str:
+    """What a function is called, with its module; of an object that can be called, its class."""
+    if isinstance(fn, partial):
+        fn = fn.func
+    named = fn if hasattr(fn, "__qualname__") else type(fn)
+    return f"{getattr(named, '__module__', None) or ''}.{named.__qualname__}".lstrip(".")
 
 
 class _Owner:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..books.status import Ratelimit
+from ..books.tally import Tally
 from ..core.estimate import TokenEstimator, body_of, prompt_bytes
 from ..core.feedback import ANSWERED, Feedback, Kind, Outcome
 from ..core.limiter import Limiter
@@ -24,6 +25,9 @@ from ..exceptions import RequestExpired
 from ..functions.function_job import OWNER
 from ..processors import Processor
 from ..providers import dialect_for
+from ..telemetry.asked import serve_if_asked
+from ..telemetry.genai import request_attributes
+from ..telemetry.meters import operation_of
 from ..worker import RateLimitedWorker
 from .background import Background
 from .records import WAITING, Record
@@ -39,13 +43,20 @@ MOST_GROUPS = 1_000  # names that somebody makes up
 class Group:
     """The pool of the requests that spend one set of limits. Equal only to itself."""
 
-    __slots__ = ("_learns", "limits", "name", "shared_name")
+    __slots__ = ("_learns", "limits", "name", "provider", "shared_name")
 
-    def __init__(self, name: str, limits: RateLimits, learns: bool, shared_name: str | None = None) -> None:
+    def __init__(
+        self, name: str, limits: RateLimits, learns: bool, shared_name: str | None = None, provider: str = ""
+    ) -> None:
         self.name = name
+        self.provider = provider
         self.shared_name = shared_name
         self.limits = limits
         self._learns = learns
+
+    @property
+    def family(self) -> str:
+        return self.name
 
     def limiter(self) -> Limiter:
         return Limiter(self.limits, charge="settle", learn=self._learns, ramp=self._learns)
@@ -78,6 +89,7 @@ class ProcessorJob(FutureJob):
         "group_tag",
         "key",
         "limit",
+        "note",
         "payload",
         "sender",
         "sent_at",
@@ -103,7 +115,18 @@ class ProcessorJob(FutureJob):
     def tag(self) -> str:
         return self.group_tag
 
+    @property
+    def tally(self) -> Tally:
+        return self.through.tally
+
+    def kind(self) -> tuple[str, str, int]:
+        return self.key[1], operation_of(self.endpoint.replace(".", "/")), self.priority
+
+    def asked(self) -> Mapping[str, Any]:
+        return request_attributes(body_of(self.payload))
+
     def reserved(self) -> None:
+        super().reserved()
         self.sent_at = self.worker.clock()
         if self.dispatched_at is None:
             self.dispatched_at = self.sent_at
@@ -154,9 +177,6 @@ class ProcessorJob(FutureJob):
             _log.exception("classify_error_failed: %r", type(self.sender.processor))
         return Outcome(Kind.REJECTED)
 
-    def dropped(self) -> None:
-        """Its caller has cancelled it while it waited."""
-
 
 class Processing:
     """The requests of one manager that processors send.
@@ -195,6 +215,8 @@ class Processing:
         self.policy = policy
         budget, self._shared_name = shared
         self.worker = RateLimitedWorker(budget=budget, **self._queue)
+        self.tally = Tally(self.worker.budget, self.worker.clock)
+        serve_if_asked()
 
     def restart(self) -> None:
         """A worker for more requests, after the one before was shut down; what was spent stays spent."""
@@ -219,7 +241,8 @@ class Processing:
         processor = sender.processor
         if self.waited(processor.validate(payload)) is False:
             raise ValueError(f"{type(processor).__name__}.validate refused this payload")
-        model = body_of(payload).get("model")
+        body = body_of(payload)
+        model = body.get("model") or body.get("modelId")  # Bedrock
         key, size = (record.endpoint, model if isinstance(model, str) else ""), prompt_bytes(payload)
         cost = self._cost(processor, record, payload, key, size)
         self.limits.check(cost)
@@ -274,7 +297,8 @@ class Processing:
 
     def _new_group(self, processor: Processor, name: str) -> Group:
         shared = None if self._shared_name is None else f"{self._shared_name}|{type(processor).__name__}|{name}"
-        return Group(name, self.limits, processor.learn_limits, shared)
+        provider = processor.provider or type(processor).__name__
+        return Group(name, self.limits, processor.learn_limits, shared, provider)
 
     # -- what jobs need -----------------------------------------------------------------------------------------------
 

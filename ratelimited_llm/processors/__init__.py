@@ -39,11 +39,13 @@ class Processor:
     thread of the manager's, so a client that belongs to a loop can be made in the first call and kept.
 
     Class attributes:
+        provider: who answers, in metrics and traces; "" for the name of the class.
         required_fields: names that every payload must have; one that is no mapping, or lacks one, is refused.
         learn_limits: whether limits that were not configured are measured from refusals, beginning with one call; for
             real providers. Otherwise the limits are only what the manager was told, and a refusal pauses everybody.
     """
 
+    provider: ClassVar[str] = ""
     required_fields: ClassVar[tuple[str, ...]] = ()
     learn_limits: ClassVar[bool] = False
 

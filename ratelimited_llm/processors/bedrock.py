@@ -43,6 +43,7 @@ class BedrockConverseProcessor(Processor):
         ImportError: boto3 is not installed.
     """
 
+    provider = "aws.bedrock"
     required_fields = ("modelId", "messages")
     learn_limits = True
 

@@ -88,6 +88,9 @@ class RawCall(QueuedCall):
         self.kwargs = kwargs
         self.policy: RetryPolicy = runtime.policy if _can_be_sent_again(request) else NEVER_AGAIN
 
+    def traced_by_sdk(self) -> bool:
+        return False  # there is none
+
     def in_own_thread(self) -> Any:
         """Wait for its turn, send it in this thread, and return the Response."""
         if in_call() and self.runtime.limits.max_concurrency is not None:

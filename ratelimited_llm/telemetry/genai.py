@@ -9,17 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from ..core.request import Usage
 from ..providers.parsing import count, field
 from .registry import provider_of
 
-if TYPE_CHECKING:
-    from ..accounts import CallPool
-
 __all__ = [
+    "FUNCTION",
     "REQUEST_MODEL",
     "RESPONSE_MODEL",
     "call_attributes",
@@ -33,6 +31,7 @@ REQUEST_MODEL, RESPONSE_MODEL = "gen_ai.request.model", "gen_ai.response.model"
 RESPONSE_ID, FINISH_REASONS = "gen_ai.response.id", "gen_ai.response.finish_reasons"
 INPUT_TOKENS, OUTPUT_TOKENS = "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"
 CACHE_READ, REASONING = "gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.reasoning.output_tokens"
+FUNCTION = "code.function.name"
 CAPS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 LONGEST = 200  # characters of anything that a server or a caller names
 PORTS = {"https": 443, "http": 80}
@@ -40,12 +39,12 @@ PORTS = {"https": 443, "http": 80}
 Attributes = dict[str, Any]
 
 
-def call_attributes(pool: CallPool, model: str, operation: str) -> Attributes:
+def call_attributes(pool: Any, model: str, operation: str) -> Attributes:
     """What spans and metrics of a call have in common."""
     found: Attributes = {OPERATION: operation, PROVIDER: provider_of(pool)}
     if model:
         found[REQUEST_MODEL] = _text(model)
-    found.update(_server(pool.base_url))
+    found.update(_server(getattr(pool, "base_url", "")))
     return found
 
 

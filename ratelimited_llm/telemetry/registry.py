@@ -18,11 +18,10 @@ from ..core.limiter import Survey
 from .meters import OTHER, Labels, Meter, Meters
 
 if TYPE_CHECKING:
-    from ..accounts import CallPool
-    from ..books.call_records import PoolBook
     from ..books.ledger import Ledger
+    from ..books.tally import Tally
 
-__all__ = ["LimitLabels", "forget", "limits", "meter_for", "provider_of", "totals", "watch"]
+__all__ = ["LimitLabels", "dialect_name", "forget", "limits", "meter_for", "provider_of", "totals", "watch"]
 
 _log = logging.getLogger("ratelimited_llm.metrics")
 MOST_MODELS = 200  # that are told apart; the rest are "other", since every label set stays for ever
@@ -30,7 +29,10 @@ LONGEST_NAME = 100  # characters of a model's name
 MANY = 64  # ledgers after which those that are gone are added up; a script may make a client for each call
 EVERYTHING = "all"  # the bucket of a provider whose limits know no models
 # The GenAI conventions' names for those that have another one here.
-NAMES = {"azure": "azure.ai.openai", "gemini": "gcp.gemini", "mistral": "mistral_ai"}
+NAMES = {
+    "azure": "azure.ai.openai", "botocore": "aws.bedrock", "gemini": "gcp.gemini", "google": "gcp.gemini",
+    "mistral": "mistral_ai", "mistralai": "mistral_ai",
+}  # fmt: skip
 
 
 class LimitLabels(NamedTuple):
@@ -42,7 +44,7 @@ class LimitLabels(NamedTuple):
 
 
 class _Watched(NamedTuple):
-    ledger: weakref.ref[Ledger]
+    ledger: weakref.ref[Ledger | Tally]
     meters: Meters
     budget: Any
 
@@ -53,11 +55,11 @@ _past = Meters()  # of ledgers that are gone
 _models: dict[tuple[str, str], str] = {}  # the name that a model of a provider has in labels
 
 
-def watch(ledger: Ledger, budget: Any) -> None:
-    """Have a ledger's meters told from now on; only they are kept when it is gone.
+def watch(ledger: Ledger | Tally, budget: Any) -> None:
+    """Have the meters of a ledger or a tally told from now on; only they are kept when it is gone.
 
     Args:
-        ledger: of a client.
+        ledger: of a client, or what another door has for one.
         budget: what knows how the limits of its pools stand (`survey`).
     """
     with _lock:
@@ -73,15 +75,20 @@ def _add_up() -> None:
         _past.join(each.meters)
 
 
-def provider_of(pool: CallPool) -> str:
+def provider_of(pool: Any) -> str:
     """Who answers, as the GenAI conventions call it; of a host that is not known, whose kind of client asks."""
-    name = pool.dialect.name
-    if name == "compatible":
+    name = dialect_name(pool)
+    if name in ("", "compatible"):
         name = pool.provider
     return NAMES.get(name, name)
 
 
-def meter_for(meters: Meters, book: PoolBook, model: str, operation: str, priority: int) -> Meter:
+def dialect_name(pool: Any) -> str:
+    """Whose dialect the answers to a pool's calls are in; "" for a pool that has none."""
+    return getattr(getattr(pool, "dialect", None), "name", "")
+
+
+def meter_for(meters: Meters, book: Any, model: str, operation: str, priority: int) -> Meter:
     """The meter of a kind of calls, which its pool's book remembers. Under the ledger's lock."""
     provider = provider_of(book.pool)
     name = _name(provider, model)
@@ -109,7 +116,7 @@ def _clean(text: str) -> str:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _living() -> list[tuple[Ledger, _Watched]]:
+def _living() -> list[tuple[Ledger | Tally, _Watched]]:
     with _lock:
         _add_up()
         found = [(each.ledger(), each) for each in _watched]
@@ -134,7 +141,7 @@ def limits() -> dict[LimitLabels, tuple[float, float]]:
     surveyed: dict[Any, tuple[Survey, int]] = {}
     for ledger, each in _living():
         with ledger.lock:
-            flying = {pool: book.flying for pool, book in ledger.pools.items()}
+            flying = ledger.in_flight()
         for pool, count in flying.items():
             survey, so_far = surveyed.get(pool, (None, 0))
             if survey is None:

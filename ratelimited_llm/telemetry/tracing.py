@@ -11,21 +11,22 @@ import functools
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from ..core.estimate import body_of
 from ..core.feedback import Kind
 from ..core.request import Usage
-from .genai import RESPONSE_MODEL, Attributes, call_attributes, read_answer, request_attributes, usage_attributes
+from .genai import FUNCTION, RESPONSE_MODEL, Attributes, call_attributes, read_answer, usage_attributes
 from .listening import Listener, listener
 from .prometheus import priority_name
 from .reasons import error_type, reason_of
+from .teller import tell
 
 if TYPE_CHECKING:
-    from ..calls.queued_call import QueuedCall
+    from collections.abc import Mapping
+
     from ..engine.jobs import AttemptFailed
 
-__all__ = ["CallTrace", "new_trace"]
+__all__ = ["CallTrace", "Traced", "new_trace"]
 
 WAIT_TIME = "ratelimited_llm.queue.wait_time"
 QUEUE_SPAN = "ratelimited_llm.queue"
@@ -34,6 +35,33 @@ REFUSED, RETRY = "ratelimited_llm.refused", "ratelimited_llm.retry"
 _log = logging.getLogger("ratelimited_llm.metrics")
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
+
+
+class Traced(Protocol):
+    """What has to be known of a call to tell about it.
+
+    Attributes:
+        pool: whose limits it spends.
+        submitted_at, dispatched_at, sent_at: when it was accepted, first sent, and last sent; monotonic seconds.
+    """
+
+    @property
+    def pool(self) -> Any: ...
+    @property
+    def submitted_at(self) -> float: ...
+    @property
+    def dispatched_at(self) -> float: ...
+    @property
+    def sent_at(self) -> float: ...
+
+    def kind(self) -> tuple[str, str, int]:
+        """Its model, what it does with it ("chat", ...), and its priority."""
+
+    def asked(self) -> Mapping[str, Any]:
+        """Attributes of its span that say how it asks, and never what."""
+
+    def traced_by_sdk(self) -> bool:
+        """Whether what sends it makes a span of its own."""
 
 
 def new_trace() -> CallTrace | None:
@@ -84,7 +112,7 @@ class CallTrace:
     # -- its attempts -------------------------------------------------------------------------------------------------
 
     @harmless
-    def sending(self, call: QueuedCall) -> None:
+    def sending(self, call: Traced) -> None:
         """An attempt begins, in this context."""
         if self._kind is None:
             self._begin(call)
@@ -93,7 +121,7 @@ class CallTrace:
 
             self._token = context.attach(trace.set_span_in_context(self._span))
 
-    def _begin(self, call: QueuedCall) -> None:
+    def _begin(self, call: Traced) -> None:
         model, operation, rank = call.kind()
         kind = self._kind = call_attributes(call.pool, model, operation)
         waited = max(0.0, call.dispatched_at - call.submitted_at)
@@ -104,12 +132,14 @@ class CallTrace:
             return
         from opentelemetry.trace import SpanKind
 
-        told = {**kind, **request_attributes(body_of(call.options.json_data)), WAIT_TIME: waited}
-        if getattr(getattr(call, "client", None), "_tracer", None) is not None:  # the SDK makes spans of its own
+        asked = call.asked()
+        told = {**kind, **asked, WAIT_TIME: waited}
+        if call.traced_by_sdk():
             began = time.time_ns() - int(waited * 1e9)
             tracer.start_span(QUEUE_SPAN, self._parent, SpanKind.INTERNAL, told, start_time=began).end()
             return
-        self._span = tracer.start_span(f"{operation} {model}".strip(), self._parent, SpanKind.CLIENT, told)
+        name = f"{operation} {model or asked.get(FUNCTION, '')}".strip()
+        self._span = tracer.start_span(name, self._parent, SpanKind.CLIENT, told)
 
     @harmless
     def sent(self) -> None:
@@ -121,7 +151,7 @@ class CallTrace:
 
             context.detach(token)
 
-    def around(self, call: QueuedCall, send: Callable[[], T]) -> T:
+    def around(self, call: Traced, send: Callable[[], T]) -> T:
         """An attempt from its beginning to its end, in this thread."""
         self.sending(call)
         try:
@@ -144,7 +174,7 @@ class CallTrace:
     # -- its end ------------------------------------------------------------------------------------------------------
 
     @harmless
-    def answered(self, call: QueuedCall, value: object, usage: Usage | None, response: Any = None) -> None:
+    def answered(self, call: Traced, value: object, usage: Usage | None, response: Any = None) -> None:
         """Its answer is there, in full.
 
         Args:
@@ -159,7 +189,7 @@ class CallTrace:
         self._over(call, usage, self._left)
 
     @harmless
-    def chunk(self, call: QueuedCall, chunk: object) -> None:
+    def chunk(self, call: Traced, chunk: object) -> None:
         """Some more of its stream."""
         if not self._streamed:
             self._streamed = True
@@ -167,18 +197,18 @@ class CallTrace:
                 self._heard.instruments.began(time.monotonic() - call.sent_at, self._kind)
         read_answer(chunk, self._answer)
 
-    def stream_over(self, call: QueuedCall, engine: Any, usage: Usage | None, error: BaseException | None) -> None:
-        """Its stream has ended; may be called from a finalizer, so that a sending thread tells of it."""
+    def stream_over(self, call: Traced, engine: Any, usage: Usage | None, error: BaseException | None) -> None:
+        """Its stream has ended; may be called from a finalizer, so that the engine hands it on."""
         over = functools.partial(harmless(self._over), call, usage, time.monotonic(), error, ended_at=time.time_ns())
-        engine.post(_hand_over, None, (engine, over))
+        engine.post(_hand_over, None, over)
 
     @harmless
-    def failed(self, call: QueuedCall, error: BaseException) -> None:
+    def failed(self, call: Traced, error: BaseException) -> None:
         """It has ended without an answer."""
         self._over(call, None, self._left, error)
 
     def _over(
-        self, call: QueuedCall, usage: Usage | None, at: float, error: BaseException | None = None,
+        self, call: Traced, usage: Usage | None, at: float, error: BaseException | None = None,
         ended_at: int | None = None,
     ) -> None:  # fmt: skip
         if self._ended or self._kind is None:
@@ -186,24 +216,24 @@ class CallTrace:
         self._ended = True
         kind = self._kind if error is None else {**self._kind, "error.type": error_type(error)}
         if self._span is not None:
-            self._finish(kind, usage, error, ended_at)
+            ended_at = time.time_ns() if ended_at is None else ended_at
+            tell(functools.partial(harmless(self._finish), kind.get("error.type"), usage, ended_at))
         if self._heard.instruments is not None and at:
             if RESPONSE_MODEL in self._answer:
                 kind = {**kind, RESPONSE_MODEL: self._answer[RESPONSE_MODEL]}
             self._heard.instruments.ended(max(0.0, at - call.sent_at), kind, usage)
 
-    def _finish(self, kind: Attributes, usage: Usage | None, error: BaseException | None, ended_at: int | None) -> None:
+    def _finish(self, failed: str | None, usage: Usage | None, ended_at: int) -> None:
         span = self._span
         span.set_attributes({**self._answer, **usage_attributes(usage)})
-        if error is not None:
+        if failed is not None:
             from opentelemetry.trace import StatusCode
 
-            span.set_attribute("error.type", kind["error.type"])
+            span.set_attribute("error.type", failed)
             span.set_status(StatusCode.ERROR)  # without the error's text, which may quote the prompt
         span.end(ended_at)
 
 
-def _hand_over(job: None, what: tuple[Any, Callable[[], None]], now: float) -> None:
-    """Under the engine's `core`, where no exporter may hold things up."""
-    engine, over = what
-    engine.senders.run(over)
+def _hand_over(job: None, over: Callable[[], None], now: float) -> None:
+    """Under the engine's `core`, where nothing may hold things up."""
+    tell(over)

@@ -1,0 +1,99 @@
+"""The thread that ends spans: what an exporter does with one, and how long it takes, is no call's affair.
+
+A processor that exports at once (OpenTelemetry's simple one) talks to its collector while a span ends. So spans are
+ended here, one after the other, with the moments that they ended at. The thread is there while there are spans to end.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+
+from ..engine import lifecycle
+
+__all__ = ["Teller", "tell"]
+
+MOST = 8_192  # spans that wait: four times what OpenTelemetry's batch processor keeps before it drops
+IDLE = 0.5  # seconds without work after which the thread ends
+LAST_WORDS = 2.0  # seconds that the end of a script waits for an exporter
+
+_log = logging.getLogger("ratelimited_llm.metrics")
+
+
+class Teller:
+    """Does what it is given, in order, on a thread of its own.
+
+    Attributes:
+        dropped: how much it was given while `MOST` were waiting.
+    """
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._todo: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._lock = threading.RLock()
+        self._thread: threading.Thread | None = None
+
+    def tell(self, what: Callable[[], None]) -> None:
+        """Have it done soon; returns at once, and drops it when too much waits. Not for finalizers."""
+        if self._todo.qsize() >= MOST:
+            self._drop()
+            return
+        self._todo.put(what)
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="ratelimited-llm-spans", daemon=True)
+                self._thread.start()
+
+    def _drop(self) -> None:
+        self.dropped += 1
+        if self.dropped == 1:
+            _log.warning(
+                "spans_dropped: %d wait for an exporter that is slow, or hangs; the calls go on", MOST,
+                extra={"event": "spans_dropped"},
+            )  # fmt: skip
+
+    def _work(self) -> None:
+        while True:
+            try:
+                what = self._todo.get(timeout=IDLE)
+            except Empty:
+                with self._lock:  # who tells something looks for the thread afterwards
+                    if self._todo.empty():
+                        self._thread = None
+                        return
+                continue
+            what()
+            del what
+
+    def finish(self, seconds: float = LAST_WORDS) -> bool:
+        """Block until all is done, at most so many seconds; True when it is."""
+        done = threading.Event()
+        if self._thread is None:
+            return True
+        self._todo.put(done.set)
+        return done.wait(seconds)
+
+
+_teller = Teller()
+
+
+def tell(what: Callable[[], None]) -> None:
+    """Have the thread of this process do it; see `Teller.tell`."""
+    _teller.tell(what)
+
+
+def _finish() -> None:
+    _teller.finish()
+
+
+def _after_fork_in_child() -> None:
+    global _teller  # its thread is the parent's, and so are its spans
+    _teller = Teller()
+
+
+lifecycle.when_drained(_finish)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
