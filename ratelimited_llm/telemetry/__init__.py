@@ -1,4 +1,4 @@
-"""What operators see: Prometheus metrics of all clients of this process, and OpenTelemetry spans and metrics.
+"""What operators see: Prometheus metrics of all doors of this process, and OpenTelemetry spans and metrics.
 
     from ratelimited_llm import telemetry
     telemetry.start_metrics_server(9464)               # http://127.0.0.1:9464/metrics; or RATELIMITED_LLM_METRICS_PORT
@@ -10,6 +10,9 @@ configured it; RATELIMITED_LLM_OTEL=0 keeps this package out of it.
     meters, registry    what is counted, and by whom
     prometheus, server  how it is told to Prometheus
     tracing, genai, instruments  how calls are told to OpenTelemetry
+    teller              the thread that ends spans, so that no exporter holds up a call
+
+Clients' calls are counted by their ledger, those of every other door by a tally (`books`): both in the same meters.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ def test_the_child_of_a_fork_counts_its_own_calls_only():
     code = """
     import warnings
     warnings.simplefilter("ignore", DeprecationWarning)  # threads and a fork: that is what this is about
-    from ratelimited_llm.telemetry.registry import totals
+    from ratelimited_llm.telemetry.registry import limits, totals
     def open_calls():
         found = totals().values()
         return sum(m.waiting for m in found), sum(m.flying for m in found), sum(m.answered for m in found)
@@ -160,6 +160,7 @@ def test_the_child_of_a_fork_counts_its_own_calls_only():
     child = os.fork()
     if not child:
         before = open_calls()
+        assert [left for _, left in limits().values()] == [1.0]
         executor.submit(int).result()
         executor.submit(int).result()
         print(*before, *open_calls(), flush=True)
