@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -37,6 +37,8 @@ class FleetLimit:
         rate: units that all processes together spent in the last 60 s, as far as they report it; None when they do
             not tell it for this pool.
         binds: whether it is probably what the waiting calls wait for.
+        source: whose number it is: "stated" by a user, "learned" from the provider, "lowered" by an operator.
+        learned: seconds since an answer of the provider taught it; None when none did.
     """
 
     dimension: str
@@ -45,6 +47,8 @@ class FleetLimit:
     period: float
     rate: float | None = None
     binds: bool = False
+    source: str = ""
+    learned: float | None = None
 
     @property
     def used(self) -> float:
@@ -225,13 +229,14 @@ def _pool(pool: PoolFacts, label: str, rates: Mapping[str, float], waiting: bool
     limits = [_limit(each, rates) for each in pool.limits if (number(each.limit) or 0.0) > 0]
     tightest = min(limits, key=lambda limit: limit.left / limit.limit, default=None)
     if waiting and tightest is not None and tightest.left <= LITTLE_LEFT * tightest.limit:
-        limits[limits.index(tightest)] = FleetLimit(
-            tightest.dimension, tightest.limit, tightest.left, tightest.period, tightest.rate, True
-        )
+        limits[limits.index(tightest)] = replace(tightest, binds=True)
     return FleetPool(str(pool.name), label, number(pool.pause) or 0.0, tuple(limits))
 
 
 def _limit(shared: Shared, rates: Mapping[str, float]) -> FleetLimit:
     limit, period = number(shared.limit) or 0.0, number(shared.period) or MINUTE
     level = shared.level if isinstance(shared.level, (int, float)) and math.isfinite(shared.level) else 0.0
-    return FleetLimit(str(shared.dimension), limit, float(level), period, rates.get(str(shared.dimension)))
+    return FleetLimit(
+        str(shared.dimension), limit, float(level), period, rates.get(str(shared.dimension)),
+        source=shared.source, learned=shared.learned,
+    )  # fmt: skip

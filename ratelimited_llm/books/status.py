@@ -22,6 +22,10 @@ class LimitStatus:
         remaining: what could be spent at this moment (everybody's spending counted, as far as it is known).
         period: seconds that it stands for (60 or 86,400).
         binds: whether it is the one that the waiting calls wait for.
+        source: whose number it is: "stated" by you, "learned" from the provider's answers, or "shared": told by other
+            processes with the same budget, or learned by an earlier run (`budget="auto"`).
+        learned: seconds since an answer of the provider taught this client the limit, or that it had changed; None
+            when none did.
     """
 
     dimension: str
@@ -30,6 +34,8 @@ class LimitStatus:
     remaining: float
     period: float
     binds: bool = False
+    source: str = "learned"
+    learned: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,7 @@ def _pool(book: PoolBook, survey: Survey, ledger: Ledger, later: float, now: flo
         in_flight=book.flying,
         requests_per_minute=float(sums[0]),
         tokens_per_minute=float(sums[1]),
-        limits=tuple(_limit(each, book, sums, held_by) for each in survey.standings),
+        limits=tuple(_limit(each, book, sums, held_by, now) for each in survey.standings),
         eta=_eta(outlook, book.waiting + later, sums[0], _elapsed(ledger, now)) if book.waiting + book.flying else 0.0,
         paused=held[1] if held is not None and held[0] == "pause" else 0.0,
     )
@@ -128,11 +128,21 @@ def _eta(outlook: Outlook, calls: float, sent: float, elapsed: float) -> float |
     return max(eta or 0.0, calls * MINUTE / sent)
 
 
-def _limit(standing: Standing, book: PoolBook, sums: list[int], held_by: str | None) -> LimitStatus:
+def _limit(standing: Standing, book: PoolBook, sums: list[int], held_by: str | None, now: float) -> LimitStatus:
     name = standing.dimension
     column = COLUMNS.get(name)
     used = sums[column] if column is not None else book.requests if name == "rpd" else book.tokens
-    return LimitStatus(name, float(used), standing.limit, standing.remaining, standing.period, name == held_by)
+    learned = None if standing.learned_at is None else max(0.0, now - standing.learned_at)
+    return LimitStatus(
+        name,
+        float(used),
+        standing.limit,
+        standing.remaining,
+        standing.period,
+        name == held_by,
+        standing.source,
+        learned,
+    )
 
 
 def _outlook(book: PoolBook, survey: Survey, latency: float | None) -> Outlook:

@@ -67,12 +67,20 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """One limit as all processes together know it: units per period, and units left (below zero: booked ahead)."""
+    """One limit as all processes together know it: units per period, and units left (below zero: booked ahead).
+
+    Attributes:
+        source: whose number `limit` is, for those who only look: "stated" by a user, "learned" from the provider, or
+            "lowered" by an operator; "" in the answer to an order, which needs no such thing.
+        learned: seconds since an answer of the provider taught this limit; None when none did, or nobody looked.
+    """
 
     dimension: str
     limit: float
     level: float
     period: float
+    source: str = ""
+    learned: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

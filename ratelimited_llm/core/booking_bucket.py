@@ -9,7 +9,7 @@ urgent ones. Three numbers bound that room from below, so that no call that was 
 
 Whoever goes in front takes from both. When `spare` has grown to `later`, `later` takes its place and begins anew.
 
-A bucket is one line of text in a store, ten numbers, which others may have spoilt: what is no finite number is read
+A bucket is one line of text in a store, eleven numbers, which others may have spoilt: what is no finite number is read
 as nothing left, and what is out of bounds is drawn to them. `stores/book.lua` has the same in Lua.
 """
 
@@ -60,6 +60,7 @@ class Bucket:
         period: seconds that the limit stands for.
         learned: units per period as a provider told somebody; 0.0 when nobody was told.
         stated: the lowest that users have configured, 0.0 for none; it counts until `stated_until`.
+        learned_at: when somebody was told it; 0.0 when nobody was, or that was not noted.
         holds: units of a full bucket, as told last; 0.0 for a whole period's worth.
         limit, capacity: units per period, and of a full bucket, that count for the present order.
     """
@@ -74,6 +75,7 @@ class Bucket:
     stated: float = 0.0
     stated_until: float = 0.0
     holds: float = 0.0
+    learned_at: float = 0.0
     limit: float = 0.0
     capacity: float = 0.0
 
@@ -86,19 +88,21 @@ class Bucket:
     def read(cls, text: str, end: float) -> Bucket:
         """What `text` wrote, as far as it can be believed; else nothing is left at `end`, the turn of the last."""
         words = text.split()
-        words += [""] * (10 - len(words))
+        words += [""] * (11 - len(words))
         numbers = [finite(word, math.nan) for word in words[:5]]
         bucket = cls(*numbers) if not any(map(math.isnan, numbers)) else cls.new(end)
         bucket.period = _known(words[5], LONGEST) or MINUTE
         bucket.learned, bucket.stated = _known(words[6]), _known(words[7])
         bucket.stated_until, bucket.holds = finite(words[8], 0.0), _known(words[9])
+        bucket.learned_at = finite(words[10], 0.0)
         return bucket
 
     def text(self) -> str:
         """The bucket as the line of ten numbers that a store keeps."""
         return (
             f"{self.level!r} {self.stamp!r} {self.spare!r} {self.since!r} {self.later!r} "
-            f"{self.period!r} {self.learned!r} {self.stated!r} {self.stated_until!r} {self.holds!r}"
+            f"{self.period!r} {self.learned!r} {self.stated!r} {self.stated_until!r} {self.holds!r} "
+            f"{self.learned_at!r}"
         )
 
     @property
@@ -114,7 +118,7 @@ class Bucket:
         if not told:
             return
         if not part.configured:
-            self.learned = told
+            self.learned, self.learned_at = told, now
         elif told <= self.stated or now >= self.stated_until:
             self.stated, self.stated_until = told, max(self.stated_until, now + MEMORY)
 
@@ -125,6 +129,12 @@ class Bucket:
         else:
             self.limit = min(self.learned, at_most)
         self.capacity = min(self.holds or self.limit, at_most)
+
+    def source(self, now: float) -> str:
+        """Whose number the limit is that `rule` has settled: "stated", "learned" or "lowered"."""
+        if self.limit == self.stated and (now < self.stated_until or not self.learned):
+            return "stated"
+        return "learned" if self.limit == self.learned else "lowered"
 
     def fill(self, level: float) -> None:
         """It begins with so much, or with as much as it holds."""

@@ -115,7 +115,7 @@ def book(
 def look(state: Mapping[str, str], now: float, wishes: Wishes = NO_WISHES) -> tuple[float, tuple[Shared, ...]]:
     """Seconds of pause that are left of a pool, and its limits; nothing is changed."""
     queue = _Queue.read(state, {}, now)
-    return max(0.0, queue.pause - now), _shared(state, queue, now, wishes)
+    return max(0.0, queue.pause - now), _shared(state, queue, now, wishes, whose=True)
 
 
 def _answer(
@@ -182,8 +182,10 @@ def _book(queue: _Queue, wanted: list[tuple[Bucket, float, float]], now: float) 
     return moment, True
 
 
-def _shared(state: Mapping[str, str], queue: _Queue, now: float, wishes: Wishes) -> tuple[Shared, ...]:
-    """Every limit that is known, at present."""
+def _shared(
+    state: Mapping[str, str], queue: _Queue, now: float, wishes: Wishes, *, whose: bool = False
+) -> tuple[Shared, ...]:
+    """Every limit that is known, at present; and whose number it is, for those who ask."""
     known = []
     for dimension, text in sorted(state.items()):
         if dimension == POOL:
@@ -191,7 +193,9 @@ def _shared(state: Mapping[str, str], queue: _Queue, now: float, wishes: Wishes)
         bucket = Bucket.read(text, queue.end)
         bucket.rule(wishes.at_most(dimension), now)
         if bucket.limit:
-            known.append(Shared(dimension, bucket.limit, bucket.left(now), bucket.period))
+            source = bucket.source(now) if whose else ""
+            learned = max(0.0, now - bucket.learned_at) if whose and bucket.learned and bucket.learned_at else None
+            known.append(Shared(dimension, bucket.limit, bucket.left(now), bucket.period, source, learned))
     return tuple(known)
 
 

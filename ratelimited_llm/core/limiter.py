@@ -47,12 +47,20 @@ REOPEN = 0.02  # calls in flight that each answer adds to a cap that refusals ta
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One limit as it stands: what is left of it (units), of how much, and the seconds that it stands for."""
+    """One limit as it stands: what is left of it (units), of how much, and the seconds that it stands for.
+
+    Attributes:
+        source: whose number `limit` is: "stated" by the user, "learned" from the provider's answers by this process,
+            or "shared": told by others, or by an earlier run.
+        learned_at: the moment at which an answer told it last that taught something; None when none did.
+    """
 
     dimension: str
     remaining: float
     limit: float
     period: float
+    source: str = "learned"
+    learned_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +263,7 @@ class Limiter(MirroredLimits):
             self._undo(flight, now)
             wait = max(min(outcome.retry_after or 0.0, MAX_WAIT), self._pause.backoff())
         else:
-            name = self._culprit(feedback, flight)
+            name = self._culprit(feedback, flight, now)
             self._undo(flight, now)
             if name is None:
                 wait = max(min(outcome.retry_after or FIRST_PAUSE, MAX_WAIT), self._pause.backoff())
@@ -263,7 +271,7 @@ class Limiter(MirroredLimits):
                 wait = self._measured(name, flight, feedback, fresh, now)
         self._pause.order(now + wait)
 
-    def _culprit(self, feedback: Feedback, flight: Flight) -> str | None:
+    def _culprit(self, feedback: Feedback, flight: Flight, now: float) -> str | None:
         """Which limit refused: the one that is named (which is news, perhaps), or the one that looks emptiest."""
         mirrors_by_name = self._mirrors or {}
         outcome = feedback.outcome
@@ -272,7 +280,7 @@ class Limiter(MirroredLimits):
         name = outcome.dimension
         known = name in mirrors_by_name and mirrors_by_name[name].meter.told
         if not known and sane(outcome.limit) and self.learn:
-            self._mirror_in_flight(name, self._heard_of(name, outcome.limit), flight.sent_at)
+            self._mirror_in_flight(name, self._heard_of(name, outcome.limit, now), flight.sent_at)
         return name if name in mirrors_by_name else None
 
     def _measured(self, name: str, flight: Flight, feedback: Feedback, fresh: bool, now: float) -> float:
@@ -280,7 +288,7 @@ class Limiter(MirroredLimits):
         assert self._mirrors is not None
         mirrors, outcome = self._mirrors[name], feedback.outcome
         if sane(outcome.limit) and not getattr(self.limits, name) and self.learn:
-            mirrors.relimit(self._heard_of(name, outcome.limit))
+            mirrors.relimit(self._heard_of(name, outcome.limit, now))
         amount = mirrors.asked(flight.cost)
         told = told_wait(outcome, PERIODS[name], amount)
         meter = mirrors.meter
@@ -344,4 +352,5 @@ class Limiter(MirroredLimits):
             meter = mirrors.meter
             meter.refill(now)
             if meter.told:
-                yield Standing(name, max(0.0, meter.level - meter.pledged), meter.limit, meter.period)
+                left = max(0.0, meter.level - meter.pledged)
+                yield Standing(name, left, meter.limit, meter.period, *self.source(name))

@@ -65,6 +65,7 @@ class MirroredLimits:
         self._given = limits  # with the share, which what answers tell is still to be divided by
         self._counts = True  # what is left; False: somebody else does, see `counted_elsewhere`
         self._wholes: dict[str, float] = {}  # whole limits as they were told
+        self._learned_at: dict[str, float] = {}  # when our own answers told them first, or otherwise than before
         self._heard: set[str] = set()  # of these, what our own answers told since `news`
         self._bounds: dict[str, float] = {}  # the most that can be left, as our own answers told since `news`
         self._mirrors: dict[str, Mirrors] | None = None  # made at the first call, which says what the time is
@@ -121,6 +122,14 @@ class MirroredLimits:
         """A whole limit as answers have told it, whatever is configured; None when none has."""
         return self._wholes.get(name)
 
+    def source(self, name: str) -> tuple[str, float | None]:
+        """Whose number a limit is, and when an answer taught it; see `Standing`."""
+        stated, told = getattr(self.stated, name), self._wholes.get(name)
+        learned_at = self._learned_at.get(name)
+        if stated is not None and (told is None or stated <= told):
+            return "stated", learned_at
+        return ("shared" if told is not None and learned_at is None else "learned"), learned_at
+
     def capacity(self, name: str) -> float | None:
         """Units that a full bucket of a whole limit holds, without the guard; None when the limit is not known."""
         whole, mirrors = self.whole(name), (self._mirrors or {}).get(name)
@@ -142,7 +151,7 @@ class MirroredLimits:
         configured = getattr(self.limits, name)
         mirrors = mirrors_by_name.get(name)
         if limit is not None:
-            limit = self._heard_of(name, limit)
+            limit = self._heard_of(name, limit, now)
             if self.learn and (mirrors is None or not mirrors.meter.told):
                 mirrors = self._mirror_in_flight(name, limit, flight.sent_at)
             elif mirrors is not None:
@@ -163,11 +172,13 @@ class MirroredLimits:
         elif mirrors.rule not in CORRECTED:  # what others were given back since the snapshot, nobody here knows
             self._bound(name, mirrors.ceiling(reading, flight.cost, flight.sent_at, now))
 
-    def _heard_of(self, name: str, limit: float) -> float:
+    def _heard_of(self, name: str, limit: float, now: float) -> float:
         """An answer of ours told a whole limit; what this process may use of it."""
         if self._wholes.get(name) != limit:
             self._wholes[name] = limit
             self._heard.add(name)
+            self._learned_at[name] = now
+        self._learned_at.setdefault(name, now)
         return self._given.part_of(name, limit)
 
     def _bound(self, name: str, amount: float | None) -> None:
@@ -183,6 +194,8 @@ class MirroredLimits:
         part, mirrors = self._given.part_of(name, limit), mirrors_by_name.get(name)
         if self.learn and configured is None:
             self._answered = True
+            if self._wholes.get(name) != limit:
+                self._learned_at.pop(name, None)  # others were told something else since
             self._wholes[name] = limit
         if mirrors is not None and mirrors.meter.told:
             mirrors.relimit(part if configured is None else min(part, configured))

@@ -347,4 +347,8 @@ class SharedPool:
     def _standings(self, standings: Iterable[Standing], now: float) -> Iterable[Standing]:
         for each in standings:
             left = self._left.get(each.dimension)
-            yield each if left is None else Standing(each.dimension, max(0.0, left.now(now)), left.limit, left.period)
+            yield (
+                each
+                if left is None
+                else replace(each, remaining=max(0.0, left.now(now)), limit=left.limit, period=left.period)
+            )

@@ -36,16 +36,17 @@ def frame(fleet: Fleet, *, width: int = 79, height: int | None = None) -> list[s
 
 
 def limits_table(fleet: Fleet) -> list[str]:
-    """What is known of every limit: by pool, units per period, and what is left at this moment."""
+    """What is known of every limit: by pool, units per period, what is left at this moment, and who says so."""
     if not fleet.pools:
         return ["no limits are known yet: nobody has sent anything with this budget in the last day", *_orders(fleet)]
-    rows = [("limit", "per period", "left now", "period")]
+    rows = [("limit", "per period", "left now", "period", "known from")]
     blocks = []
     for pool in fleet.pools:
         for limit in pool.limits:
-            rows.append((limit.dimension, f"{limit.limit:,.0f}", f"{limit.left:,.0f}", _period(limit.period)))
+            numbers = f"{limit.limit:,.0f}", f"{limit.left:,.0f}"
+            rows.append((limit.dimension, *numbers, _period(limit.period), _source(limit)))
         blocks.append((pool, len(pool.limits)))
-    aligned = _aligned(rows, left={0, 3})
+    aligned = _aligned(rows, left={0, 3, 4})
     lines, at = [], 1
     for pool, count in blocks:
         held = f"{GAP}paused {span(pool.paused)} by a 429" if pool.paused > 0 else ""
@@ -54,6 +55,15 @@ def limits_table(fleet: Fleet) -> list[str]:
         lines += [f"  {line}" for line in known]
         at += count
     return [*lines, *_orders(fleet)]
+
+
+def _source(limit: FleetLimit) -> str:
+    """Whose number a limit is, and when the provider was last heard of it."""
+    ago = "" if limit.learned is None else f"{span(limit.learned)} ago"
+    if limit.source == "learned":
+        return f"the provider, {ago}" if ago else "the provider"
+    who = {"stated": "a user", "lowered": "an operator"}.get(limit.source, UNKNOWN)
+    return f"{who}; heard from the provider {ago}" if ago else who
 
 
 def clean(text: str, most: int | None = None) -> str:

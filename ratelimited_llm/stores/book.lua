@@ -31,9 +31,10 @@ local function known(value, most)
 end
 
 local TEN = '^' .. string.rep('(%S+) ', 9) .. '(%S+)$'
+local ELEVEN = '^' .. string.rep('(%S+) ', 10) .. '(%S+)$'
 
-local function words(line)
-  local found = {string.match(line or '', TEN)}
+local function words(line, usual)
+  local found = {string.match(line or '', usual or TEN)}
   if found[1] == nil then
     for word in string.gmatch(line or '', '%S+') do
       found[#found + 1] = word
@@ -43,19 +44,19 @@ local function words(line)
 end
 
 local FOUR = '%.17g %.17g %.17g %d'
-local LINE = string.rep('%.17g ', 9) .. '%.17g'
+local LINE = string.rep('%.17g ', 10) .. '%.17g'
 
 -- one limit -----------------------------------------------------------------------------------------------------------
 
 local function new(finish)
   return {
     level = 0, stamp = finish, spare = 0, since = finish, later = BEYOND,
-    period = MINUTE, learned = 0, stated = 0, stated_until = 0, holds = 0,
+    period = MINUTE, learned = 0, stated = 0, stated_until = 0, holds = 0, learned_at = 0,
   }
 end
 
 local function read(line, finish)
-  local found = words(line)
+  local found = words(line, ELEVEN)
   local bucket = new(finish)
   local numbers = {}
   for place = 1, 5 do
@@ -68,13 +69,15 @@ local function read(line, finish)
   if bucket.period == 0 then bucket.period = MINUTE end
   bucket.learned, bucket.stated = known(found[7], LARGEST), known(found[8], LARGEST)
   bucket.stated_until, bucket.holds = finite(found[9], 0), known(found[10], LARGEST)
+  bucket.learned_at = finite(found[11], 0)
   return bucket
 end
 
 local function line_of(bucket)
   return string.format(
     LINE, bucket.level, bucket.stamp, bucket.spare, bucket.since, bucket.later,
-    bucket.period, bucket.learned, bucket.stated, bucket.stated_until, bucket.holds
+    bucket.period, bucket.learned, bucket.stated, bucket.stated_until, bucket.holds,
+    bucket.learned_at
   )
 end
 
@@ -84,7 +87,7 @@ local function hear(bucket, part, now)
   bucket.holds = known(part.capacity, LARGEST)
   if told == 0 then return end
   if not part.configured then
-    bucket.learned = told
+    bucket.learned, bucket.learned_at = told, now
   elseif told <= bucket.stated or now >= bucket.stated_until then
     bucket.stated, bucket.stated_until = told, max(bucket.stated_until, now + MEMORY)
   end

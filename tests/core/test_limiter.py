@@ -126,6 +126,27 @@ def test_a_configured_limit_is_kept_when_headers_tell_of_more_and_lowered_when_o
     assert next(iter(limiter.standings(0.1))).limit == 30.0
 
 
+def test_each_limit_says_whose_number_it_is_and_when_it_was_learned() -> None:
+    """What answers repeat is no news; what they change is; what others told is neither stated nor learned here."""
+    limiter = Limiter(RateLimits(rpm=60), ramp=False)
+    limiter.reserve(1, COST, 0.0)
+
+    def told(now: float, **limits: float) -> dict[str, tuple[float, str, float | None]]:
+        readings = tuple(Reading(name, limit, limit - 1.0, 1.0) for name, limit in limits.items())
+        limiter.observe(1, Feedback(ANSWERED, readings), now)
+        return {each.dimension: (each.limit, each.source, each.learned_at) for each in limiter.standings(now)}
+
+    assert told(0.0) == {"rpm": (60.0, "stated", None)}
+    assert told(1.0, tpm=9_000.0) == {"rpm": (60.0, "stated", None), "tpm": (9_000.0, "learned", 1.0)}
+    assert told(2.0, tpm=9_000.0, rpm=600.0)["tpm"] == (9_000.0, "learned", 1.0)
+    assert told(3.0, tpm=8_000.0, rpm=30.0) == {"rpm": (30.0, "learned", 3.0), "tpm": (8_000.0, "learned", 3.0)}
+    limiter.tell("tpd", 1e6, 4.0)
+    limiter.tell("tpm", 7_000.0, 4.0)
+    assert told(4.0)["tpd"] == (1e6, "shared", None)
+    assert told(4.0)["tpm"] == (7_000.0, "shared", None)
+    assert told(5.0, tpm=7_000.0)["tpm"] == (7_000.0, "learned", 5.0)
+
+
 def test_limits_that_are_the_callers_own_learn_nothing() -> None:
     """With `learn=False` answers do not add limits."""
     limiter = Limiter(RateLimits(rpm=60), learn=False)

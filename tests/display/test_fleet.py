@@ -150,8 +150,19 @@ def test_limits_are_listed_by_pool() -> None:
     """Whole numbers, since an operator compares them with the provider's page."""
     lines = limits_table(fleet([PoolFacts(OPENAI, 3.0, (RPM, TPM))], [], Control()))
     assert lines[0] == "gpt-4.1-mini @ api.openai.com   paused 0:03 by a 429"
-    assert lines[2].split() == ["rpm", "10,000", "120", "minute"]
-    assert lines[3].split() == ["tpm", "10,000,000", "2,900,000", "minute"]
+    assert lines[2].split()[:4] == ["rpm", "10,000", "120", "minute"]
+    assert lines[3].split()[:4] == ["tpm", "10,000,000", "2,900,000", "minute"]
+
+
+def test_each_limit_says_from_whom_it_is_known() -> None:
+    """The user, the provider and since when, an operator; what the provider said beside that, too."""
+    told = (("learned", 65.0), ("stated", None), ("stated", 5.0), ("lowered", None), ("", None))
+    limits = tuple(Shared(f"x{place}", 10.0, 5.0, 60.0, *each) for place, each in enumerate(told))
+    pool = fleet([PoolFacts(OPENAI, 0.0, limits)], [], Control())
+    assert [line.split("minute", 1)[1].strip() for line in limits_table(pool)[2:]] == [
+        "the provider, 1:05 ago", "a user", "a user; heard from the provider 0:05 ago", "an operator", "?",
+    ]  # fmt: skip
+    assert [limit["source"] for limit in pool.as_json()["pools"][0]["limits"]] == [source for source, _ in told]
 
 
 def test_a_budget_that_nobody_uses_says_so() -> None:

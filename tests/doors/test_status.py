@@ -140,6 +140,8 @@ def test_rates_limits_and_the_one_that_binds_are_told(door, simulator):
     limits = {limit.dimension: limit for limit in pool.limits}
     assert (limits["rpm"].limit, limits["tpm"].limit) == (120, 1_000_000)
     assert [name for name in limits if limits[name].binds] == ["rpm"]
+    assert {limit.source for limit in pool.limits} == {"learned"}
+    assert all(0.0 <= limit.learned <= status.elapsed for limit in pool.limits)
     assert pool.requests_per_minute == limits["rpm"].used == len(provider.log)
     assert 0 < limits["tpm"].used < 1_000_000
     assert pool.queued == status.queued == 200 - status.done - status.in_flight

@@ -110,6 +110,29 @@ class SharedStoreContract:
         clock.now += 86_500.0
         assert store.pools() == []
 
+    def test_a_look_says_whose_number_each_limit_is(self, store, clock) -> None:
+        """Stated by a user, learned from the provider (and when), or lowered by an operator; whichever counts."""
+
+        def learn(number: int, dimension: str, limit: float, *more: Any) -> None:
+            store.book("pool", order(number, part(dimension, 0.0, limit, configured=False), *more))
+
+        def looked() -> dict[str, tuple[float, str, Any]]:
+            return {each.dimension: (each.limit, each.source, each.learned) for each in store.pools()[0].limits}
+
+        learn(1, "tpm", 9_000.0, part(amount=0.0, limit=60.0))
+        clock.now += 5.0
+        assert looked() == {"rpm": (60.0, "stated", None), "tpm": (9_000.0, "learned", pytest.approx(5.0))}
+        learn(2, "rpm", 40.0)
+        assert looked()["rpm"] == (40.0, "learned", pytest.approx(0.0))
+        store.control(limits={"rpm": 10.0})
+        clock.now += 1.0
+        assert looked()["rpm"] == (10.0, "lowered", pytest.approx(1.0))
+        store.control(limits={"rpm": None})
+        learn(3, "rpm", 600.0)
+        assert looked()["rpm"] == (60.0, "stated", pytest.approx(0.0))
+        clock.now += 120.0
+        assert looked()["rpm"] == (600.0, "learned", pytest.approx(120.0))
+
     def test_members_report_and_are_forgotten(self, store, clock) -> None:
         """Who has reported in the last minute is there, with what it said."""
         store.report("a", {"queued": 3, "priorities": {"high": 1}, "role": "worker"})
