@@ -37,6 +37,13 @@ class QueuedClient(Seam[SDKClient], Conveniences[SDKClient]):
         # The SDK's own helper code was written for answers, and gets answers.
         return helper_frame(self._sdk.__name__, 2)
 
+    def _build_request(self, options: Any, *, retries_taken: int = 0, **kwargs: Any) -> Any:
+        request = super()._build_request(options, retries_taken=retries_taken, **kwargs)
+        attempt = current_attempt()
+        if attempt is not None:
+            attempt.keep_in_time(request)
+        return request
+
     def _sleep_for_retry(self, *, retries_taken: int, max_retries: int, options: Any, response: Any) -> None:
         attempt = current_attempt()
         if attempt is None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.feedback import ANSWERED, Feedback, Kind, Outcome, Reading
 from ..core.retry import RetryPolicy
 from ..engine.jobs import SENDING, AttemptFailed
+from ..exceptions import RequestExpired
 from ..providers import Dialect
 from ..providers.parsing import telling
 
@@ -35,6 +36,7 @@ _current: ContextVar[Attempt | None] = ContextVar("ratelimited_llm_attempt", def
 # How often the SDK may be entered again is its own decision; ours are the pauses and the patience with refusals.
 POLICY = RetryPolicy(max_retries=1_000_000)
 FINAL = RetryPolicy(max_retries=0, max_refusals=0)
+BEFORE_SENDING = "send_request_headers.started"
 
 
 def current_attempt() -> Attempt | None:
@@ -57,8 +59,8 @@ class Attempt:
     """
 
     __slots__ = (
-        "_outer", "accepted", "call", "dialect", "given_up", "made", "options", "outcome", "readings", "refusals",
-        "response", "rest", "sampler",
+        "_outer", "accepted", "call", "deadline_at", "dialect", "given_up", "made", "options", "outcome", "readings",
+        "refusals", "response", "rest", "sampler",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +68,7 @@ class Attempt:
     ) -> None:
         self.dialect = dialect
         self.sampler: HeaderSampler | None = None  # set by the call that it passes
+        self.deadline_at: float | None = None  # likewise
         self.made = made
         self.refusals = refusals
         self.rest = rest
@@ -97,6 +100,7 @@ class Attempt:
         """It passes this call, with the SDK's options for this time; what to wait for then."""
         self.call = call
         self.sampler = call.account.sampler(call.pool)
+        self.deadline_at = call.deadline_at
         self.options = options
         return self
 
@@ -106,6 +110,24 @@ class Attempt:
 
     def wait(self) -> Awaitable[Any]:
         return self.call.sent_with(self.options)  # type: ignore[no-any-return]
+
+    def keep_in_time(self, request: Any) -> None:
+        """Have a request that its deadline has overtaken not go out, though the connection is there at last.
+
+        No timeout of an HTTP client bounds the look-up of a host's name. httpcore calls what it finds as "trace" before
+        each step, in the thread that sends.
+        """
+        deadline_at = self.deadline_at
+        if deadline_at is None or "trace" in request.extensions:
+            return
+        began, number = self.call.submitted_at, self.call.number
+
+        def step(name: str, info: Any) -> None:
+            now = time.monotonic()
+            if name.endswith(BEFORE_SENDING) and now >= deadline_at:
+                raise RequestExpired(now - began, deadline_at - began, request_id=number)
+
+        request.extensions["trace"] = step
 
     # -- what the hooks see -------------------------------------------------------------------------------------------
 

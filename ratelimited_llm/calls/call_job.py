@@ -10,10 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..books.status import Ratelimit
-from ..core.request import Lane
+from ..core.request import Lane, State
 from ..display.number_text import span
 from ..engine.jobs import Answer, FutureJob, NotNeeded, forget_frames
 from ..engine.light_future import LightFuture, Watch, begin, pass_on, pause
+from ..exceptions import RequestExpired
 from ..future import ResponseFuture
 
 if TYPE_CHECKING:
@@ -49,6 +50,15 @@ class CallJob(FutureJob):
     def tag(self) -> str:
         return self.call.runtime.options.tag
 
+    @property
+    def ends_at(self) -> float | None:
+        return self.call.deadline_at
+
+    def late(self, now: float) -> BaseException:
+        """Its attempt is stuck where no timeout reaches it, in the look-up of a name or an answer that trickles."""
+        allowed = (self.call.deadline_at or now) - self.submitted_at
+        return RequestExpired(now - self.submitted_at, allowed, request_id=self.sequence)
+
     def hindered(self) -> bool:
         return self.call.runtime.ledger.too_dear(self.call, self.cost, self.worker.look_again)
 
@@ -68,8 +78,15 @@ class CallJob(FutureJob):
         else:
             _take_over(call, future, self.context, found.answer)
 
+    def give_up(self, error: BaseException) -> None:
+        if self.state is State.SENDING:  # an attempt is under way, and what comes of it nobody will hear
+            self.call.runtime.ledger.gave_up(self.call, perhaps_paid=True)
+        super().give_up(error)
+
     def _resolve(self, future: LightFuture[Any], answer: Answer) -> None:
         call = self.call
+        if self.future is None:
+            return
         _tell(future, call, "done")
         super()._resolve(future, answer)
         call.runtime.ledger.resolved(call)

@@ -167,6 +167,10 @@ class Engine(Steps):
                 sent = False  # what is wrong with it is found again, and told, in its turn
             if not sent:
                 self.flying.discard(job)
+            elif job.ends_at is not None:
+                self._watch(job)
+                if self._overdue[0][0] < self._wakes_at:
+                    inbox.ring()
         self.look_at_inbox()
         if sent and self.room is not None:
             self.room.leave(job)
@@ -332,6 +336,8 @@ class Engine(Steps):
             if self.inbox.closed:
                 scheduler.paused = False  # what was accepted could never end
             until = math.inf if scheduler.empty else self._dispatch(self.clock())
+            if self._overdue:
+                until = min(until, self._end_overdue(self.clock()))
             self._deliver()
             self._look_around()
             return until

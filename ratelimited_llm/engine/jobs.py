@@ -159,7 +159,8 @@ class FutureJob(Job):
                     answer = self.attempt()
             except AttemptFailed as failure:
                 forget_frames(failure.error)
-                engine.post(engine.on_failed, self, (failure.feedback, failure.policy, failure.error), ring=False)
+                policy = failure.policy if self.future is not None else NEVER_AGAIN  # nobody waits for it any more
+                engine.post(engine.on_failed, self, (failure.feedback, policy, failure.error), ring=False)
                 return None
             except NotNeeded as found:
                 engine.post(engine.on_forgotten, self, ring=False)

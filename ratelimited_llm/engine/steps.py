@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import logging
 import math
 import random
@@ -22,7 +24,11 @@ from .senders import SenderPool
 __all__ = ["NEVER_AGAIN", "Handler", "Job", "Steps"]
 
 _log = logging.getLogger("ratelimited_llm.worker")
+OVERTIME = 0.25  # seconds that an attempt has to end by its own timeout, which knows better what was the matter
+FEW = 64  # entries that are not worth a clean-up
 NEVER_AGAIN = RetryPolicy(max_retries=0, max_refusals=0)
+
+_ticks = itertools.count()
 
 Handler = Callable[[Any, Any, float], None]
 
@@ -42,6 +48,15 @@ class Job(QueuedRequest):
     jumps = False
     drives = False
     tally: Any = None
+
+    @property
+    def ends_at(self) -> float | None:
+        """The moment at which its caller is told that it takes too long, answered or not; None for none."""
+        return None
+
+    def late(self, now: float) -> BaseException:
+        """What its caller is told then, though an attempt is still under way; under the engine's `core`."""
+        raise NotImplementedError
 
     def kind(self) -> tuple[str, str, int]:
         """Its model, what it does with it ("chat", ...), and its priority; for its tally."""
@@ -90,6 +105,7 @@ class Steps:
         self.lost: set[Job] = set()  # given up: another thread is about to do that
         self.final = False  # nothing is tried again any more
         self.unread = False  # nobody reads streams any more
+        self._overdue: list[tuple[float, int, Job]] = []  # a heap: when callers stop to wait for calls that were sent
         self._given_up: list[tuple[Job, BaseException]] = []  # in this turn
 
     def _say_if_over(self) -> None:
@@ -135,12 +151,32 @@ class Steps:
             if self.room is not None:
                 self.room.leave(job)
             self.flying.add(job)
+            self._watch(job)
             try:
                 job.dispatch()
             except Exception as error:
                 _log.exception("dispatch_failed on %r", job)
                 self._finish(job, None, now, State.FAILED)
                 self._give_up(job, error)
+
+    def _watch(self, job: Job) -> None:
+        """It is sent: see to it that its caller waits no longer than it said, whatever its thread is stuck in."""
+        if job.ends_at is None:
+            return
+        if len(self._overdue) > 2 * len(self.flying) + FEW:  # the rest have ended, and are kept here for nothing
+            self._overdue = [each for each in self._overdue if each[2] in self.flying]
+            heapq.heapify(self._overdue)
+        heapq.heappush(self._overdue, (job.ends_at + OVERTIME, next(_ticks), job))
+
+    def _end_overdue(self, now: float) -> float:
+        """Tell those whose time is over; answer when to look again. What is sent keeps its place until it ends."""
+        overdue = self._overdue
+        while overdue and (overdue[0][0] <= now or overdue[0][2].state is not State.SENDING):
+            job = heapq.heappop(overdue)[2]
+            if job in self.flying and job.state is State.SENDING and job.ends_at is not None:
+                self.ending.discard(job)
+                self._give_up(job, job.late(now))
+        return overdue[0][0] if overdue else math.inf
 
     def _deliver(self) -> None:
         """Have the callers of the calls that were given up in this turn told."""

@@ -162,7 +162,7 @@ class CallTrace:
     @harmless
     def came_back(self, failure: AttemptFailed) -> None:
         """It failed, and may be repeated."""
-        if self._span is None:
+        if self._span is None or self._ended:
             return
         outcome, reason = failure.feedback.outcome, reason_of(failure)
         if outcome.kind is Kind.LIMITED:
