@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["budget_for", "checked_on_lost", "close_budgets", "facts_from", "forget_budgets", "memory", "own_budget"]
 
+LOST_VARIABLE = "RATELIMITED_LLM_ON_BUDGET_LOST"
+MOST_MEMBERS = 1_000_000  # processes that share a budget: more than anybody has, and no typing error
+
 memory = MemoryBudget()  # of every client that says nothing, for as long as the process lives
 
 _lock = threading.Lock()
@@ -27,14 +30,23 @@ _budgets: weakref.WeakValueDictionary[tuple[str, str], MemoryBudget] = weakref.W
 
 
 def checked_on_lost(given: object) -> str:
-    """`on_budget_lost=`: "local" (None) or "raise".
+    """`on_budget_lost=` in its usual spelling: "local", "local/8" or "raise".
+
+    What is not given is read from `RATELIMITED_LLM_ON_BUDGET_LOST`, and is "local" when that says nothing either.
 
     Raises:
         ValueError: for anything else.
     """
-    if given not in (None, "local", "raise"):
-        raise ValueError(f'on_budget_lost must be "local" or "raise", not {given!r}')
-    return str(given or "local")
+    if given is None:
+        given = os.environ.get(LOST_VARIABLE, "").strip() or "local"
+    how, _, count = given.partition("/") if isinstance(given, str) else ("", "", "")
+    if how == "local" and count.isascii() and count.isdecimal() and 0 < int(count) <= MOST_MEMBERS:
+        return "local" if int(count) == 1 else f"local/{int(count)}"
+    if given not in ("local", "raise"):
+        raise ValueError(
+            f'on_budget_lost must be "local", "local/8" (this process is one of 8 or fewer) or "raise", not {given!r}'
+        )
+    return str(given)
 
 
 def own_budget(
@@ -93,7 +105,8 @@ def _new_budget(spec: str, on_lost: str) -> MemoryBudget:
         import redis  # noqa: F401 - it takes a third of a second, which the first call would have to wait for
 
     lifecycle.at_the_end(close_budgets)
-    budget = SharedBudget(partial(_open, spec), on_lost=on_lost)
+    how, _, count = on_lost.partition("/")
+    budget = SharedBudget(partial(_open, spec), on_lost=how, at_least=int(count or 1))
     if _facts is not None:
         budget.facts_from(_facts)
     return budget

@@ -59,7 +59,9 @@ class RateLimitedExecutor(Executor):
             or "memory" for this process alone.
         budget_name: what the limits are called there: who states the same name spends the same limits. None for a name
             made of the limits, so that equal ones are the same.
-        on_budget_lost: without that store, "local" (None) goes on with a part of the limits, "raise" fails the calls.
+        on_budget_lost: without that store, "local" goes on with a part of the limits, "local/8" with an eighth at most
+            (say how many share them, since a store that was never reached cannot), "raise" fails the calls. None for
+            what RATELIMITED_LLM_ON_BUDGET_LOST says, or "local".
         tag: a name by which calls can be cancelled together, from anywhere that shares the budget.
         journal: path of a file that keeps results (JSON values) for the next run; needs `key`.
         key: a function of the call's own arguments: what tells it from other calls of the same function, as JSON.

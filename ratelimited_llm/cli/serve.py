@@ -46,7 +46,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}", type=amount, metavar="N", help=meaning)
     parser.add_argument("-j", "--concurrency", type=whole, metavar="N", help="requests in flight at once, at most")
     parser.add_argument("--budget", metavar="URL", help="who shares the limits: sqlite, redis://host, ...")
-    parser.add_argument("--on-budget-lost", choices=("local", "raise"), help="without it: this process's part (local)")
+    parser.add_argument(
+        "--on-budget-lost",
+        metavar="HOW",
+        help="without it: go on with this process's part (local), at most one of 8 (local/8), or refuse calls (raise)",
+    )
     parser.add_argument("--journal", metavar="FILE", help="keep the answers: after a restart the same "
                         "requests are answered from it")  # fmt: skip
     parser.add_argument("--max-queue", type=whole, default=10_000, metavar="N", help="requests that may wait (10k); "

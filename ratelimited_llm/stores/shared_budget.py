@@ -39,7 +39,8 @@ class SharedBudget(MemoryBudget):
     Args:
         open_store: makes the store; called at the first reservation, not here.
         on_lost: without the store, "local" goes on with this process's part of every known limit, as many as shared it
-            last; "raise" fails the calls with SharedStoreLost.
+            last, and one when it was never reached; "raise" fails the calls with SharedStoreLost.
+        at_least: how many share it at least, as the user says: without the store, no part is larger than one of these.
         clock: monotonic seconds, the same as the drivers'.
     """
 
@@ -48,6 +49,7 @@ class SharedBudget(MemoryBudget):
         open_store: Callable[[], SharedStore],
         *,
         on_lost: str = "local",
+        at_least: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if on_lost not in ON_LOST:
@@ -59,7 +61,7 @@ class SharedBudget(MemoryBudget):
         self._pools: dict[LimitedPool, tuple[str, SharedPool]] = {}
         self._ordering = threading.RLock()  # one order at a time: the store answers a repeated one by its number
         self._inside = False
-        self._link = Link(open_store)
+        self._link = Link(open_store, at_least)
         self._upkeep = Upkeep(self, self._link)
 
     def facts_from(self, facts: Callable[[SharedBudget], Mapping[str, Any]]) -> None:
@@ -89,7 +91,7 @@ class SharedBudget(MemoryBudget):
                 raise SharedStoreLost("the shared budget is lost, and on_budget_lost is 'raise': nothing is sent")
             if self._link.lost and not part.lost:
                 now = max(now, self._clock())
-                part.lose(self._link.members, now)
+                part.lose(self._link.sharers, now)
             asked = part.ask(key, cost, now, urgent=urgent)
         while isinstance(asked, Asked):
             asked = self._order(part, name, asked, key, cost, now, urgent)
@@ -129,7 +131,7 @@ class SharedBudget(MemoryBudget):
             self._forget_pools()
             part = SharedPool(pool.limiter(), self._link.member, self._number, now)
             if self._link.lost:
-                part.lose(self._link.members, now)
+                part.lose(self._link.sharers, now)
             found = self._pools[pool] = name, part
         return found[1]
 
@@ -193,7 +195,7 @@ class SharedBudget(MemoryBudget):
         with self._lock:
             for _, part in self._pools.values():
                 if not part.lost:
-                    part.lose(self._link.members, now)
+                    part.lose(self._link.sharers, now)
             self._upkeep.hurry()
         for pool in self.pools():
             self._tell(pool)

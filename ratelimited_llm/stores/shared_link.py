@@ -28,6 +28,7 @@ class Link:
 
     Args:
         open_store: makes the store; called when it is first needed, and again after `end` or a fork.
+        at_least: how many share it at least, whatever it told last.
 
     Attributes:
         member: what this process is called there: host, process id, and a random part.
@@ -36,8 +37,9 @@ class Link:
         news: the number of the last change by an operator that an answer has told of.
     """
 
-    def __init__(self, open_store: Callable[[], SharedStore]) -> None:
+    def __init__(self, open_store: Callable[[], SharedStore], at_least: int = 1) -> None:
         self._open = open_store
+        self._at_least = at_least
         self._store: SharedStore | None = None
         self._lock = threading.Lock()
         self.member = _new_name()
@@ -46,6 +48,11 @@ class Link:
         self.news = 0
         self.probe_at = 0.0
         self._pause = FIRST_PROBE
+
+    @property
+    def sharers(self) -> int:
+        """How many to divide the limits by while there is no store: as last told, or more when the user said so."""
+        return max(self.members, self._at_least)
 
     def book(self, pool: str, order: Order, now: float) -> Answer:
         """See `SharedStore.book`.
@@ -86,12 +93,12 @@ class Link:
             self._pause = FIRST_PROBE if is_news else min(2.0 * self._pause, LAST_PROBE)
             self.probe_at = now + self._pause
         if is_news:
-            part = "all" if self.members == 1 else f"1/{self.members}"
+            part = "all" if self.sharers == 1 else f"1/{self.sharers}"
             _log.warning(
                 "the shared budget is lost (%s): this process goes on with %s of every limit that it knows",
                 error,
                 part,
-                extra={"event": "budget_lost", "members": self.members},
+                extra={"event": "budget_lost", "members": self.sharers},
             )
 
     def end(self) -> None:

@@ -154,3 +154,34 @@ def test_stores_that_are_shared_with_nobody_cannot_be_opened():
     """They are none."""
     with pytest.raises(ValueError, match="nobody"):
         open_store("memory")
+
+
+@pytest.mark.parametrize(
+    ("given", "spelled"),
+    [(None, "local"), ("local", "local"), ("raise", "raise"), ("local/8", "local/8"), ("local/1", "local"),
+     ("local/008", "local/8")],
+)  # fmt: skip
+def test_what_to_do_without_the_store_is_spelled_so(given: str | None, spelled: str) -> None:
+    """And how many share it, for one that was never reached."""
+    assert budgets.checked_on_lost(given) == spelled
+
+
+@pytest.mark.parametrize(
+    "given", ["", "local/", "local/0", "local/-1", "local/x", "raise/8", "local/1e3", "local/²", 8]
+)
+def test_what_makes_no_sense_is_refused_with_what_does(given: object) -> None:
+    """With the three forms."""
+    with pytest.raises(ValueError, match="local/8"):
+        budgets.checked_on_lost(given)
+
+
+def test_the_environment_says_what_to_do_without_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a fleet that is configured by it alone; what the code says goes before."""
+    monkeypatch.setenv("RATELIMITED_LLM_ON_BUDGET_LOST", "local/8")
+    assert budgets.checked_on_lost(None) == "local/8"
+    assert budgets.checked_on_lost("raise") == "raise"
+    budget = budgets.budget_for("sqlite:////nowhere/at/all.db", budgets.checked_on_lost(None))
+    assert budget._link.sharers == 8  # type: ignore[attr-defined]
+    monkeypatch.setenv("RATELIMITED_LLM_ON_BUDGET_LOST", "often")
+    with pytest.raises(ValueError, match="often"):
+        OpenAI(api_key="sk-test")

@@ -294,6 +294,22 @@ def test_with_no_limit_known_it_still_learns_one_call_at_a_time(make):
     assert budget.survey(pool, 0.5).standings[0].limit == 600
 
 
+def test_a_store_that_was_never_reached_counts_as_many_as_the_user_says(make):
+    """Eight processes that all start without it stay inside of the limit together; and more that were told count."""
+    pool = Shared(rpm=480)
+    alone, told = make(), [make(at_least=8) for _ in range(8)]
+    alone.store.gone = True
+    assert alone.reserve(pool, 1, NOTHING, 0.0) > 0.0
+    assert alone.survey(pool, 0.0).standings[0].limit == 480
+    sent = sum(
+        spend(each, pool, range(1_000 * moment, 1_000 * moment + 100), moment) for moment in range(61) for each in told
+    )
+    assert [each.survey(pool, 60.0).standings[0].limit for each in told] == [60.0] * 8
+    assert 0.9 * 480 <= sent <= 480
+    told[0]._link.members = 16
+    assert told[0]._link.sharers == 16
+
+
 def test_raise_fails_the_calls_at_once(make):
     """And asks the store no more until a probe has found it."""
     budget, pool = make(on_lost="raise"), Shared(rpm=60)
