@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any
 
 from ..books.call_records import ENDED, FLYING, STREAMING
@@ -114,9 +115,8 @@ class Gateway:
 
     @property
     def workers(self) -> list[Any]:
-        """Whose queues the requests wait in: one of all clients, and one of each queue manager."""
+        """Whose queues the requests wait in: one of all clients, whose order is that of the queue managers, too."""
         workers = [client._runtime.worker for _, client in self.clients()]
-        workers += [manager._sent_by.worker for manager in list(self._managers.values())]
         return list({id(worker): worker for worker in workers}.values())
 
     @property
@@ -131,16 +131,23 @@ class Gateway:
 
     # -- requests over HTTP -------------------------------------------------------------------------------------------
 
+    def check_room(self, client: Any) -> None:
+        """Whether one more may wait; counted here, and not by the worker's own cap, whose door is made for threads.
+
+        Raises:
+            QueueFull: as many wait as may, over HTTP and for queue managers together.
+        """
+        most = self.settings.max_queue
+        if most is not None and client._runtime.worker.queued >= most:
+            raise QueueFull(most)
+
     def enter(self, ticket: Ticket, client: Any) -> None:
         """Take in a request.
 
         Raises:
             QueueFull: as many wait as may.
         """
-        most = self.settings.max_queue
-        # Counted here, and not by the worker's own cap, whose door is made for threads.
-        if most is not None and client._runtime.worker.queued >= most:
-            raise QueueFull(most)
+        self.check_room(client)
         self.counts["requests"] += 1
         self.history.now().requests += 1
         self.open.add(ticket)
@@ -207,7 +214,8 @@ class Gateway:
         found = self._managers.get(name)
         if found is None:
             client = self.upstreams[name].sync()
-            found = self._managers[name] = QueueManager(client=client, max_queue=self.settings.max_queue)
+            found = self._managers[name] = QueueManager(client=client)
+            found._sent_by.join_queue()  # type: ignore[union-attr]
             found.start()
             self._hold()
         return found
@@ -238,11 +246,16 @@ class Gateway:
                 await asyncio.wait_for(self._idle.wait(), max(0.0, end - time.monotonic()))
             except asyncio.TimeoutError:
                 return False
-        for manager in self._managers.values():
-            worker = manager._sent_by.worker
-            if not await asyncio.to_thread(worker.wait, max(0.0, end - time.monotonic())):
-                return False
-        return True
+        kept = self._kept()
+        return not kept or not (await asyncio.to_thread(wait, kept, max(0.0, end - time.monotonic()))).not_done
+
+    def _kept(self) -> list[Future[Any]]:
+        """What the queue managers are at."""
+        found = []
+        for manager in list(self._managers.values()):
+            with manager._lock:
+                found += [record.future for record in manager._records.open.values() if record.future is not None]
+        return found
 
     async def aclose(self) -> None:
         """Cancel what is open, and close the clients; safe a second time."""
@@ -252,9 +265,9 @@ class Gateway:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        managers, self._managers = self._managers, {}
-        for manager in managers.values():
+        for manager in self._managers.values():
             await asyncio.to_thread(manager.stop, False, True)
-            self.leftover = self.leftover or manager._sent_by.worker.in_flight > 0
+        self.leftover = self.leftover or not all(future.done() for future in self._kept())
+        self._managers = {}
         for upstream in self.upstreams.values():
             await upstream.aclose()

@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ..exceptions import QueueFull
 from .errors import Refusal, refusal_of
 from .guard import own_page
 from .headers import call_options
@@ -81,14 +82,16 @@ async def _enqueue(gateway: Gateway, request: Request) -> Response:
         raise Refusal(400, "body is the JSON of the request; arguments of SDKs (extra_...) are none", "bad_request")
     if body.get("stream"):
         raise Refusal(400, "an answer that is kept cannot be a stream: leave stream out", "bad_request")
-    manager = await asyncio.to_thread(gateway.manager, _upstream(told.get("upstream"), endpoint))
+    name = _upstream(told.get("upstream"), endpoint)
+    manager = await asyncio.to_thread(gateway.manager, name)
     try:
+        gateway.check_room(gateway.upstreams[name].sync())
         request_id = await asyncio.to_thread(
             manager.enqueue_request, endpoint, body,
             priority=options.get("priority", "low"), tenant=options.get("tenant"),
             deadline=told.get("deadline", options.get("deadline")), timeout=told.get("timeout"),
         )  # fmt: skip
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, QueueFull) as error:
         raise refusal_of(error) or Refusal(400, str(error), "bad_request") from None
     return JSONResponse({"id": str(request_id), "status": "queued"}, 202)
 

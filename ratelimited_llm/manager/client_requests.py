@@ -1,7 +1,8 @@
 """Requests that go through a client of ours: the SDK's calls by endpoint, under the client's own limits.
 
-The manager has a worker of its own, so that it can be paused and stopped without anybody else's calls; the limits are
-the client's and of every other client with the same key, since the budget is one for the process.
+The manager has a worker of its own, so that it can be paused and stopped without anybody else's calls (that of the
+gateway has not, see `join_queue`); the limits are the client's and of every other client with the same key, since the
+budget is one for the process.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ class ClientRequests:
         for name in ("ageing", "size_classes"):
             self._queue.setdefault(name, getattr(theirs, name))
         self._queue.setdefault("weights", dict(theirs.weights))
+        self._joined = False
         self._lock = threading.Lock()
         self._copies: dict[tuple[Any, ...], Any] = {}
         self._pools: dict[str, Any] = {}
@@ -76,9 +78,26 @@ class ClientRequests:
         self._lane = Lane(client._runtime.lane.width)
         self.worker = RateLimitedWorker(budget=self._budget, **self._queue)
 
+    def join_queue(self) -> None:
+        """Queue with the client's own calls from now on, in one order with them; for who offers both at one door.
+
+        The worker is the client's then, so `shutdown` ends only these requests, and a pause is everybody's.
+        """
+        self._joined = True
+        self.worker = self._client._runtime.worker
+
+    def shutdown(self, wait: bool, *, cancel_futures: bool) -> None:
+        """See `RateLimitedWorker.shutdown`."""
+        if not self._joined:
+            self.worker.shutdown(wait, cancel_futures=cancel_futures)
+        elif cancel_futures:
+            self.worker.cancel_queued(lambda job: job.lane is self._lane)
+
     def restart(self) -> None:
         """A worker for more requests, after the one before was shut down."""
         self._copies.clear()
+        if self._joined:
+            return
         self.worker = RateLimitedWorker(budget=self._budget, **self._queue)
 
     def check(self, endpoint: str) -> None:

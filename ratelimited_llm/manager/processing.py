@@ -218,6 +218,10 @@ class Processing:
         self.tally = Tally(self.worker.budget, self.worker.clock)
         serve_if_asked()
 
+    def shutdown(self, wait: bool, *, cancel_futures: bool) -> None:
+        """See `RateLimitedWorker.shutdown`."""
+        self.worker.shutdown(wait, cancel_futures=cancel_futures)
+
     def restart(self) -> None:
         """A worker for more requests, after the one before was shut down; what was spent stays spent."""
         self.worker = RateLimitedWorker(budget=self.worker.budget, **self._queue)

@@ -140,7 +140,7 @@ class QueueManager(Inspection):
         with self._lock:
             self._running, self._stopped = False, True
         inside = calling() or self._background.is_here
-        self._sent_by.worker.shutdown(wait and not inside, cancel_futures=cancel_pending)
+        self._sent_by.shutdown(wait and not inside, cancel_futures=cancel_pending)
         if wait and not inside:
             self._background.close()
 

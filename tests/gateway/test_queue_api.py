@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from serving_gateways import say, until
+from serving_gateways import CHAT, in_thread, say, until
+
+from ratelimited_llm import OpenAI
 
 
 def enqueue(running, text="kept", **more):
@@ -70,3 +72,53 @@ def test_an_unknown_id_is_a_404(gateway):
 def test_what_is_not_there_below_its_paths_is_not_asked_of_a_provider(gateway):
     assert gateway.ask("/v1/queue/stats", {}).json["error"]["code"] == "not_found"
     assert gateway.ask("/v1/queue/nothing").json["error"]["code"] == "not_found"
+
+
+@pytest.mark.parametrize("first", ["http", "kept"])
+def test_requests_by_id_and_over_http_wait_in_one_order(serving, providers, first):
+    """A HIGH one of either kind goes before LOW ones of the other, whoever came first; and one cap counts both."""
+    running = serving(max_concurrency=1, max_queue=6)
+    running.ask("/v1/chat/completions", CHAT)
+    warm = enqueue(running, "warm").json["id"]
+    until(lambda: looked(running, warm)["status"] == "completed")
+    running.ask("/v1/queue/pause", {})
+    began, threads = len(providers["openai"].log), []
+
+    def http(text, priority):
+        ask = running.ask
+        threads.append(
+            in_thread(lambda: ask("/v1/chat/completions", say(text), **{"x-ratelimited-priority": priority}))
+        )
+
+    def kept(text, priority):
+        enqueue(running, text, priority=priority)
+
+    low, high = (http, kept) if first == "http" else (kept, http)
+    for number, (send, text, priority) in enumerate(
+        ((low, "low 1", "low"), (low, "low 2", "low"), (high, "low 3", "low"), (high, "high 1", "high"),
+         (low, "normal", "normal"), (low, "high 2", "high")), 1
+    ):  # fmt: skip
+        send(text, priority)
+        until(lambda number=number: running.gateway.queued == number)
+    assert enqueue(running, "one too many").status == 429
+    assert running.ask("/v1/chat/completions", CHAT).status == 429
+    running.ask("/v1/queue/resume", {})
+    for thread in threads:
+        thread.join(10)
+    until(lambda: len(providers["openai"].log) == began + 6)
+    order = [record.tag for record in providers["openai"].log[began:]]
+    assert order == ["high 1", "high 2", "normal", "low 1", "low 2", "low 3"]
+
+
+def test_a_gateway_that_ends_leaves_the_queue_of_other_clients_in_the_process(serving, providers):
+    """Mounted in a service, it shares its queue with clients that have the same settings."""
+    running = serving()
+    kept = enqueue(running).json["id"]
+    until(lambda: looked(running, kept)["status"] == "completed")
+    with OpenAI(api_key="sk-other", base_url=providers["openai"].base_url, rpm=1) as client:
+        assert client.chat.completions.create(**CHAT).choices
+        waiting = client.chat.completions.create(**CHAT)
+        assert client._runtime.worker is running.gateway.workers[0]
+        running.stop()
+        assert not waiting.done()
+        assert waiting.cancel()
