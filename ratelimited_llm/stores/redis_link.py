@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import ssl
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -131,6 +132,8 @@ class RedisLink:
             "decode_responses": True,
             "encoding_errors": "surrogateescape",
         }
+        if address.tls:  # what redis-py does by itself has changed with its versions
+            self._options["ssl_check_hostname"] = address.options.get("ssl_cert_reqs") != "none"
         self._idle: deque[Any] = deque()
         self._pid = os.getpid()
 
@@ -195,6 +198,9 @@ class RedisLink:
     def _told(self, error: Exception) -> str:
         """What an error means, without anything that it quotes."""
         errors = self._errors
+        trouble = _of_tls(error) if self.address.tls else None
+        if trouble is not None:
+            return trouble
         for kind, meaning in (
             (errors.TimeoutError, f"no answer within {READ:g} s"),
             (errors.AuthenticationError, "it refuses the user or the password"),
@@ -224,3 +230,19 @@ class RedisLink:
         """In the child: the parent's connections are let go of, which does not disturb them."""
         self._pid = os.getpid()
         self.drop()
+
+
+def _of_tls(error: BaseException) -> str | None:
+    """What was the matter with TLS; None when that was not it. OpenSSL's own words name no user and no password."""
+    each: BaseException | None = error
+    while each is not None:
+        if isinstance(each, ssl.SSLCertVerificationError):
+            return (
+                f"its certificate is not trusted ({each.verify_message}); ?ssl_ca_certs= names a file of those that are"
+            )
+        if isinstance(each, ssl.SSLError):
+            return f"no TLS can be agreed on ({each.reason or type(each).__name__}): it may not speak TLS at this port"
+        if isinstance(each, FileNotFoundError):
+            return "the file that ?ssl_ca_certs= names is not there"
+        each = each.__cause__ or each.__context__
+    return None
