@@ -452,3 +452,28 @@ def test_celery_carries_the_same_calls(server, door, worker, provider):
         ask(client, max_tokens=-1).result(10)
     assert working.service.answered == 3
     assert provider.counters.requests == 4
+
+
+@pytest.mark.timeout(120)
+def test_the_jobs_of_a_submitter_that_was_killed_are_sent_all_the_same(address, door, worker, provider):
+    """Without a journal nobody reads their answers, and who asks again pays again; a deadline drops what is late."""
+    code = f"""
+import time
+from ratelimited_llm import OpenAI
+client = OpenAI(api_key="sk-submitter", queue={address!r})
+def ask(text, **options):
+    return client.with_options(**options).chat.completions.create(
+        model="m", messages=[{{"role": "user", "content": text}}])
+futures = [ask("late", deadline=0.5), ask("kept"), ask("kept too")]
+time.sleep(0.5)  # its deadline is over
+print("submitted", flush=True)
+time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline().strip() == "submitted"
+    process.kill()
+    process.communicate()
+    worker(address, sender(OpenAI, provider))
+    wait_until(lambda: provider.counters.answered == 2)
+    assert text_of(ask(door(OpenAI, address), "kept")) == "kept"
+    assert sorted(record.tag for record in provider.log) == ["kept", "kept", "kept too"]
