@@ -97,6 +97,10 @@ def read_arguments(argv: Sequence[str]) -> Script | None:
     if told:
         what = f"{rest[0]} is no Python script" if rest else "run needs a script"
         _usage(f"{what}; other programs are paced by `ratelimited-llm serve` and their OPENAI_BASE_URL")
+    if rest and rest[0].startswith("-") and not any(each.startswith(rest[0]) for each in ("--help", "--version", "-h")):
+        _usage(
+            f"there is no option {rest[0].partition('=')[0]} here; those of a command or a script come after its name"
+        )
     if environment:
         what = f"no script there: {rest[0]}" if rest else "these options need a script"
         _usage(f"{rest[0]} is a command: its options come after it" if rest and rest[0] in COMMANDS else what)
@@ -182,7 +186,7 @@ def _file(script: Script) -> tuple[CodeType, ModuleType]:
 
 
 def _replace_path(folder: str) -> None:
-    """`python -m` has put the working directory where `python script.py` has the script's."""
+    """Put a folder where Python has put its own: the working directory, or that of the installed command."""
     if getattr(sys.flags, "safe_path", False) or sys.flags.isolated:
         return  # then neither is there
     sys.path[0] = folder
@@ -198,6 +202,7 @@ def _spec_in(path: str) -> ModuleSpec:
 
 def _module(script: Script) -> tuple[CodeType, ModuleType]:
     sys.argv[:] = ["-m", *script.arguments]  # as it is while the module is looked for
+    _replace_path(os.getcwd())
     name = script.name
     spec = _find(name)
     if spec.submodule_search_locations is not None:

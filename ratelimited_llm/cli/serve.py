@@ -113,6 +113,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
 def _say_where(url: str, gateway: Any) -> None:
     ready = [name for name, upstream in gateway.upstreams.items() if upstream.configured]
     _say(f"OPENAI_BASE_URL={url}/v1 GROQ_BASE_URL={url} ANTHROPIC_BASE_URL={url}  ({', '.join(ready) or 'no key yet'})")
+    _say(f"to look at it: {url}/dashboard")
 
 
 def _say(text: str) -> None:

@@ -32,7 +32,7 @@ def serve(providers):
         command = [sys.executable, "-m", "ratelimited_llm", "serve", "--port", "0", *options]
         process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
         running.append(process)
-        line = process.stderr.readline()
+        line = process.stderr.readline() + process.stderr.readline()
         return process, re.search(r"http://127\.0\.0\.1:\d+", line)[0], line
 
     yield start
@@ -78,6 +78,7 @@ def ready(url):
 def test_it_says_where_and_sigterm_answers_what_is_open_first(serve):
     process, url, line = serve()
     assert f"OPENAI_BASE_URL={url}/v1 GROQ_BASE_URL={url} ANTHROPIC_BASE_URL={url}" in line
+    assert f"{url}/dashboard" in line
     thread, ended = beside(post, url, SLOW)
     until(lambda: stats(url)["in_flight"] == 1)
     process.send_signal(signal.SIGTERM)

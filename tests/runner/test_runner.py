@@ -190,7 +190,7 @@ def test_max_cost_is_every_clients_cap(monkeypatch):
         (["--rpm", "x", "s.py"], "--rpm must be a number"), (["--rpm", "0", "s.py"], "above 0"),
         (["--rpm"], "needs a value"), (["--mode", "x", "s.py"], "mode must be"), (["--rpm", "3", "demo"], "come after"),
         (["--rpm", "3", "nothing"], "no script there: nothing"), (["--rpm=3"], "need a script"), (["-m"], "the name"),
-        (["--max-cost", "nan", "s.py"], "above 0"),
+        (["--max-cost", "nan", "s.py"], "above 0"), (["--rmp", "5", "s.py"], "no option --rmp here"),
     ],
 )  # fmt: skip
 def test_bad_options_are_a_usage_error(argv, message, capsys):
@@ -233,4 +233,18 @@ def test_the_installed_command_runs_a_script_as_python_does(tmp_path):
     )
     assert (ended.returncode, ended.stdout) == (1, "['old.py', 'a']\n")
     assert "old.py" in ended.stderr
+    assert "ratelimited_llm" not in ended.stderr
+
+
+def test_the_installed_command_finds_the_modules_of_the_working_directory(tmp_path):
+    """As `python -m` does; the command itself stands in a folder of its own, which is no place for imports."""
+    write(tmp_path / "bin" / "command", "import sys\nfrom ratelimited_llm.cli import main\nsys.exit(main())")
+    write(tmp_path / "package" / "__init__.py", "")
+    write(tmp_path / "package" / "job.py", "import sys\nprint(__package__, sys.path[0])\nraise ValueError('its own')")
+    ended = subprocess.run(
+        [sys.executable, "bin/command", "run", "-m", "package.job"],
+        capture_output=True, text=True, cwd=tmp_path, timeout=50,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (1, f"package {os.path.realpath(tmp_path)}\n"), ended.stderr
+    assert "job.py" in ended.stderr
     assert "ratelimited_llm" not in ended.stderr
