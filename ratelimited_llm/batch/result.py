@@ -54,5 +54,5 @@ class BatchInterrupted(KeyboardInterrupt):
 
     def __init__(self, result: BatchResult) -> None:
         resume = "; the same call again does the rest" if result.path is not None else ""
-        super().__init__(f"{result.answered:,} answered and written, {result.unfinished:,} given up{resume}")
+        super().__init__(f"{result.answered:,} answered and written, {result.unfinished:,} still to do{resume}")
         self.result = result

@@ -25,7 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if script is not None:
             run(script)
             return 0
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    if not (sys.argv[1:] if argv is None else argv):
+        parser.print_help(sys.stderr)
+        return 2
+    args = parser.parse_args(argv)
     try:
         code = args.run(args)
     except KeyboardInterrupt:

@@ -143,7 +143,7 @@ def _summary(result: BatchResult) -> str:
     if result.skipped:
         parts.append(f"{result.skipped:,} answered before")
     if result.unfinished:
-        parts.append(f"{result.unfinished:,} given up")
+        parts.append(f"{result.unfinished:,} still to do")
     return f"{', '.join(parts)}, in {result.seconds:,.1f} s"
 
 

@@ -160,7 +160,8 @@ def report(simulator: Simulator, seconds: float) -> str:
     """What happened, in three lines: calls, tokens, time and the share of the limit that was used."""
     seen = simulator.counters
     lines = [
-        f"simulated {simulator.provider}: {seen.requests} requests, {seen.answered} answered, {seen.refused} refused "
+        f"simulated {simulator.provider}: {seen.requests} request{'' if seen.requests == 1 else 's'}, "
+        f"{seen.answered} answered, {seen.refused} refused "
         f"(429), {seen.failed} failed, {seen.abandoned} abandoned",
         f"tokens: {seen.input_tokens:,} in, {seen.output_tokens:,} out; at most {seen.max_in_flight} in flight",
     ]

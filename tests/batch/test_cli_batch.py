@@ -177,6 +177,7 @@ def test_max_time_is_3(simulator, here, files):
     files.calls(50)
     code, _, err = here(simulator(), files.input, "-o", files.output, "--rpm", "60", "--max-time", "0.3s", "-j", "1")
     assert code == 3
+    assert "still to do, in " in err
     assert "stopped by --max-time. Resume: ratelimited-llm batch " in err
 
 
