@@ -166,10 +166,10 @@ class Middle:
         from ratelimited_llm import WorkerStopped
 
         clients = self.clients
-        if not isinstance(pending.exception(timeout=10), (WorkerStopped, type(None))):  # None: it had its answer before
-            raise AssertionError(pending)
-        for name in ("future", "through_groq", "blocking", "stream", "messages", "post", "function", "managed"):
-            tag = f"probe-child-{name}"
+        assert isinstance(pending.exception(timeout=10), WorkerStopped)
+        ways = "future", "through_groq", "blocking", "stream", "messages", "post", "function", "managed"
+        for number, name in enumerate(3 * ways):
+            tag = f"probe-child-{name}-{number}"
             said = getattr(clients, name)(tag)()
             assert said == f"[{tag}] {tag}", said
         asyncio.run(self._as_task())

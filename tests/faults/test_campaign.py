@@ -12,7 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # pytest imports files without their directory
 from campaign import MIDDLE, Round
 from lies import LIES
-from outages import RPM, TROUBLES, judge, storm
+from outages import RPM, TROUBLES, Storm, judge
+from shifts import CHANGES, SLEEPS, changed, slept
 
 from ratelimited_llm.core.feedback import ANSWERED, Feedback, Reading
 from ratelimited_llm.core.limiter import Limiter
@@ -25,6 +26,7 @@ posix = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="stops and for
 
 
 @posix
+@pytest.mark.timeout(90)  # some five seconds of work, on a machine that may be busy
 def test_whatever_a_provider_does_every_call_ends_with_what_is_its_own(tmp_path):
     """100 calls in all ways, trouble in four of ten requests, and all that can happen to a process in the middle."""
     found = Round(tmp_path, seed=3, calls=100, middle=list(MIDDLE), quick=True).run()
@@ -32,11 +34,28 @@ def test_whatever_a_provider_does_every_call_ends_with_what_is_its_own(tmp_path)
     assert found.answered > 50
 
 
-@pytest.mark.parametrize("limits", [RateLimits(rpm=RPM), RateLimits()], ids=["told", "learned"])
-@pytest.mark.parametrize("name", TROUBLES)
+LEARNED = ("unavailable", "refused without a word", "some of everything")  # all of them: `outages.py`
+
+
+@pytest.mark.parametrize(
+    ("name", "limits"),
+    [*((name, RateLimits(rpm=RPM)) for name in TROUBLES), *((name, RateLimits()) for name in LEARNED)],
+)
 def test_after_a_minute_of_trouble_there_is_full_rate_within_ten_seconds(name, limits):
-    """Every call has ended, and an outage made no storm."""
-    assert judge(*storm(TROUBLES[name], seed=1, limits=limits)).wrong == ()
+    """Every call has ended, and an outage made no storm at any moment."""
+    assert judge(Storm(TROUBLES[name], seed=1, limits=limits)).wrong == ()
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_limit_that_changes_is_followed_within_ten_seconds(name):
+    """Down and up, as soon as answers tell it."""
+    assert changed(CHANGES[name], told=False) == []
+
+
+@pytest.mark.parametrize("name", [name for name in SLEEPS if "three hours" in name and "by name" not in name])
+def test_after_a_sleep_there_is_full_rate_within_ten_seconds(name):
+    """Whether the clock slept too, and whatever became of what was in flight."""
+    assert slept(SLEEPS[name], told=False) == []
 
 
 class Headers:
