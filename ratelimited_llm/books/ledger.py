@@ -276,9 +276,11 @@ class Ledger:
 
     def replayed(self, call: CallRecord) -> None:
         """It has ended: the journal had its answer."""
+        now = self.clock()
         with self.lock:
             if self._give_up(call):
                 self.replayed_calls += 1
+                self.seen_at = now  # perhaps much later: it followed a call that was in flight
                 call.meter.replayed += 1
                 self.spending.replayed()
                 self._drop(call)

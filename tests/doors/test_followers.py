@@ -194,6 +194,18 @@ def test_a_follower_that_is_forgotten_is_no_harm(pair):
     assert client.status().replayed == 1
 
 
+def test_a_run_lasts_until_its_last_answer_even_if_that_is_of_the_journal(pair):
+    """A run of nothing but answers from there was told to have ended when it began."""
+    client, first, second = pair
+    assert first.choices
+    assert client.wait(1)
+    ledger, clock = client._runtime.ledger, client._runtime.ledger.clock
+    ledger.clock = lambda: clock() + 100.0
+    assert second().choices
+    assert client.status().elapsed > 99.0
+    ledger.clock = clock
+
+
 def test_closing_waits_for_followers(pair):
     client, first, second = pair
     follower = second()
