@@ -24,11 +24,13 @@ from .engine.steps import Job
 from .exceptions import WorkerStopped
 from .stores import Budget
 from .stores.memory import MemoryBudget
+from .telemetry import teller
 
 __all__ = ["Job", "RateLimitedWorker"]
 
 _numbers = itertools.count()
 _sequence = itertools.count().__next__  # of all workers: they may share a budget, which tells calls apart by number
+lifecycle.when_drained(teller.finish)  # the spans of the last calls
 
 
 class RateLimitedWorker:

@@ -12,9 +12,7 @@ import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
-from ..engine import lifecycle
-
-__all__ = ["Teller", "tell"]
+__all__ = ["Teller", "finish", "tell"]
 
 MOST = 8_192  # spans that wait: four times what OpenTelemetry's batch processor keeps before it drops
 IDLE = 0.5  # seconds without work after which the thread ends
@@ -85,7 +83,8 @@ def tell(what: Callable[[], None]) -> None:
     _teller.tell(what)
 
 
-def _finish() -> None:
+def finish() -> None:
+    """Block until the thread of this process has done all it was given; see `Teller.finish`."""
     _teller.finish()
 
 
@@ -94,6 +93,5 @@ def _after_fork_in_child() -> None:
     _teller = Teller()
 
 
-lifecycle.when_drained(_finish)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
