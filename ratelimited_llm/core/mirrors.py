@@ -91,11 +91,6 @@ class Mirrors:
         """Everything that a call will be charged, at once or at its end."""
         return sum(charges(self.rule, cost))
 
-    def wait(self, cost: Cost, now: float, held_back: float = 0.0) -> float:
-        """Seconds until a call fits; 0.0 now, math.inf when only a call that ends can help."""
-        amount, pledge = charges(self.rule, cost)
-        return self.meters[self.rule].wait(amount, pledge, now, held_back)
-
     def take(self, cost: Cost, now: float) -> tuple[float, ...] | None:
         """Charge a call that leaves; answer what each mirror then holds, when there are several to compare."""
         for rule, meter in self.meters.items():
