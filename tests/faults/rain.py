@@ -254,7 +254,7 @@ def still_open() -> list[str]:
     while True:
         gc.collect()
         workers = lifecycle._all()
-        found = [f"{each!r} still has {each.pending} calls" for each in workers if each.pending]
+        found = [f"{each!r} still has {list(each.engine.inherited())[:5]}" for each in workers if each.pending]
         for budget in {id(each.budget): each.budget for each in workers}.values():
             limiters: dict[Any, Any] = budget._limiters  # type: ignore[attr-defined]
             found += [

@@ -31,7 +31,7 @@ def test_whatever_a_provider_does_every_call_ends_with_what_is_its_own(tmp_path)
     """100 calls in all ways, trouble in four of ten requests, and all that can happen to a process in the middle."""
     found = Round(tmp_path, seed=3, calls=100, middle=list(MIDDLE), quick=True).run()
     assert found.wrong == []
-    assert found.answered > 50
+    assert found.answered > 30
 
 
 LEARNED = ("unavailable", "refused without a word", "some of everything")  # all of them: `outages.py`
