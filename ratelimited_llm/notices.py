@@ -75,8 +75,12 @@ def say_perhaps_paid() -> None:
 
 def log_as_environment_says() -> None:
     """Show this package's log on stderr at the level that `RATELIMITED_LLM_LOG` names; do nothing when it is unset."""
-    level = LEVELS.get(os.environ.get("RATELIMITED_LLM_LOG", "").strip().lower())
+    stated = os.environ.get("RATELIMITED_LLM_LOG", "").strip().lower()
+    level = LEVELS.get(stated)
     if level is None:
+        if stated:
+            words = "RATELIMITED_LLM_LOG must be one of %s, not %r; nothing is shown"
+            logging.getLogger("ratelimited_llm").warning(words, ", ".join(LEVELS), stated)
         return
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(FORMAT, datefmt="%Y-%m-%d %H:%M:%S"))

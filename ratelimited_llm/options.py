@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from .core.checks import seconds, text
+from .core.checks import amount, seconds, text
 from .core.limits import ALIASES, RateLimits
 from .core.request import Priority
 
-__all__ = ["LIMIT_NAMES", "CallOptions", "disabled", "limits_from_environment", "parse_amount", "split_limits"]
+__all__ = [
+    "LIMIT_NAMES",
+    "CallOptions",
+    "disabled",
+    "limits_from_environment",
+    "mode_from_environment",
+    "parse_amount",
+    "split_limits",
+]
 
 LIMIT_NAMES = frozenset({*ALIASES, *(f.name for f in fields(RateLimits))})
 PREFIX = "RATELIMITED_LLM_"
+MODES = ("future", "blocking")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +56,7 @@ class CallOptions:
             value = getattr(self, name)
             if value is not None:
                 seconds(name, value)
-        if self.mode not in ("future", "blocking"):
+        if self.mode not in MODES:
             raise ValueError(f'mode must be "future" or "blocking", not {self.mode!r}')
 
     def replace(self, **changes: Any) -> CallOptions:
@@ -85,18 +94,41 @@ def split_limits(limits: RateLimits | None, options: Mapping[str, Any]) -> RateL
     return limits.replace(**named)
 
 
-def limits_from_environment(environ: Mapping[str, str] | None = None) -> dict[str, float]:
+def limits_from_environment(
+    environ: Mapping[str, str] | None = None, *, besides: Collection[str] = ()
+) -> dict[str, float]:
     """The limits that `RATELIMITED_LLM_RPM`, `_TPM`, `_RPD`, `_TPD` state, by name; "10k" and "2M" are read too.
+
+    Args:
+        environ: the environment; None for the process's own.
+        besides: limits that somebody has stated, by any of their names: what the environment says of them is not read.
 
     Raises:
         ValueError: for what is no number, with the variable's name.
     """
     found = {}
+    stated = {ALIASES.get(name, name) for name in besides}
     for name in ("rpm", "tpm", "rpd", "tpd"):
+        if name in stated:
+            continue
         text = (environ if environ is not None else os.environ).get(PREFIX + name.upper())
         if text:
-            found[name] = parse_amount(text, PREFIX + name.upper())
+            variable = PREFIX + name.upper()
+            value = parse_amount(text, variable)
+            found[name] = value if value == -1 else amount(variable, value)
     return found
+
+
+def mode_from_environment() -> str:
+    """The mode that `RATELIMITED_LLM_MODE` states; "future" when it is not set.
+
+    Raises:
+        ValueError: it is none, with the variable's name.
+    """
+    mode = os.environ.get(PREFIX + "MODE") or MODES[0]
+    if mode not in MODES:
+        raise ValueError(f'{PREFIX}MODE must be "future" or "blocking", not {mode!r}')
+    return mode
 
 
 def parse_amount(text: str, name: str) -> float:

@@ -16,12 +16,20 @@ from .books.prices import Prices
 from .books.spending import Spending
 from .books.status import History, Status
 from .books.survey import outlook_for, status_of
-from .core.checks import weights_of
+from .core.checks import amount, weights_of
 from .core.outlook import Outlook
 from .core.request import Lane
 from .display.progress import FIRST_SLICE, Progress
 from .engine import lifecycle
-from .options import LIMIT_NAMES, PREFIX, CallOptions, limits_from_environment, parse_amount, split_limits
+from .options import (
+    LIMIT_NAMES,
+    PREFIX,
+    CallOptions,
+    limits_from_environment,
+    mode_from_environment,
+    parse_amount,
+    split_limits,
+)
 from .shared_workers import QueueSettings, worker_for
 from .telemetry.asked import serve_if_asked
 from .telemetry.registry import watch
@@ -53,7 +61,8 @@ class Runtime:
         named = {name: given[name] for name in given if name in LIMIT_NAMES}
         limits = given.get("limits")
         if limits is None:
-            named = {**limits_from_environment(), **named}
+            stated = [name for name, value in named.items() if value is not None]
+            named = {**limits_from_environment(besides=stated), **{name: named[name] for name in stated}}
         self.provider = provider
         self.limits = split_limits(limits, named)
         self.estimator = given.get("estimator")
@@ -64,14 +73,15 @@ class Runtime:
             queue["weights"] = tuple(sorted(weights_of(queue["weights"]).items()))
         self.queue = QueueSettings(**queue)
         options = {name: given[name] for name in CALL_NAMES if given.get(name) is not None}
-        options.setdefault("mode", os.environ.get(PREFIX + "MODE") or "future")
+        if "mode" not in options:
+            options["mode"] = mode_from_environment()
         self.options = CallOptions(**options)
         self.account: tuple[Any, str, Account] | None = None  # as of the last call
         self.lane = Lane()
         self.hint = SerialHint()
         max_cost, told = given.get("max_cost"), os.environ.get(PREFIX + "MAX_COST")
         if max_cost is None and told:
-            max_cost = parse_amount(told, PREFIX + "MAX_COST")
+            max_cost = amount(PREFIX + "MAX_COST", parse_amount(told, PREFIX + "MAX_COST"), "a number of US dollars")
         self.ledger = Ledger(Spending(Prices(given.get("prices")), max_cost))
         self.progress = Progress(self.status, given.get("progress"), sliced=True)
         self.on_interrupt = given.get("on_interrupt")

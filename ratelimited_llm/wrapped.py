@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, wait
 from contextlib import suppress
@@ -30,7 +29,7 @@ from .core.retry import RetryPolicy
 from .engine import lifecycle
 from .engine.jobs import in_call
 from .engine.plain_answers import wants_answers
-from .options import PREFIX, CallOptions, split_limits
+from .options import CallOptions, mode_from_environment, split_limits
 from .providers import dialect_for
 from .shared_workers import QueueSettings, worker_for
 from .telemetry.asked import serve_if_asked
@@ -128,7 +127,8 @@ class Queue:
         given: dict[str, Any],
     ) -> None:
         own = {name: given[name] for name in CALL_NAMES if given.get(name) is not None}
-        own.setdefault("mode", os.environ.get(PREFIX + "MODE") or "future")
+        if "mode" not in own:
+            own["mode"] = mode_from_environment()
         settings = {name: given[name] for name in QUEUE_NAMES if given.get(name) is not None}
         if "weights" in settings:
             settings["weights"] = tuple(sorted(weights_of(settings["weights"]).items()))

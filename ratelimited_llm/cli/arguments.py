@@ -10,10 +10,16 @@ from collections.abc import Callable
 from ..core.request import Priority
 from ..options import parse_amount
 
-__all__ = ["amount", "dollars", "duration", "number", "port", "priority", "seconds", "whole"]
+__all__ = ["amount", "dollars", "duration", "integer", "number", "port", "priority", "seconds", "shown", "whole"]
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 LONGEST = 1e7  # seconds: four months
+
+
+def shown(text: str) -> str:
+    """A value as it is repeated to whoever gave it: on one line, no longer than that, and all of it can be printed."""
+    line = " ".join(text.encode("utf-8", "backslashreplace").decode().split()) or repr(text)
+    return line if len(line) <= 40 else line[:37] + "..."
 
 
 def number(text: str, fits: Callable[[float], bool], otherwise: str) -> float:
@@ -23,7 +29,7 @@ def number(text: str, fits: Callable[[float], bool], otherwise: str) -> float:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and fits(value)):
-        raise argparse.ArgumentTypeError(f"{text} {otherwise}")
+        raise argparse.ArgumentTypeError(f"{shown(text)} {otherwise}")
     return value
 
 
@@ -34,7 +40,7 @@ def amount(text: str) -> float:
     except ValueError:
         value = math.nan
     if not (value > 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f"{text} is no limit: give a number above 0, such as 500, 30000 or 10k")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no limit: give a number above 0, such as 500, 30000 or 10k")
     return value
 
 
@@ -42,7 +48,7 @@ def whole(text: str) -> int:
     """A whole amount of at least 1: 500, 30_000, 10k."""
     value = amount(text)
     if value != int(value):
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a whole number")
     return int(value)
 
 
@@ -55,11 +61,12 @@ def seconds(least: float, most: float = LONGEST) -> Callable[[str], float]:
 
 def duration(text: str) -> float:
     """Seconds of a time as people write it, from 0 up: 90, 90s, 15m, 2h, 1h30m, 30d, 2w."""
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smhdw])", text.lower() + ("s" if text[-1:].isdigit() else ""))
+    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)([smhdw])", text.lower() + ("s" if text[-1:].isdigit() else ""))
     written = "".join(count + unit for count, unit in parts)
-    if not parts or written.removesuffix("s") != text.lower().removesuffix("s"):
-        raise argparse.ArgumentTypeError(f"{text} is no time: give seconds (90), or 90s, 15m, 2h, 1h30m, 30d")
-    return sum(float(count) * UNITS[unit] for count, unit in parts)
+    value = sum(float(count) * UNITS[unit] for count, unit in parts)
+    if not parts or written.removesuffix("s") != text.lower().removesuffix("s") or value == math.inf:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no time: give seconds (90), or 90s, 15m, 2h, 1h30m, 30d")
+    return value
 
 
 def dollars(text: str) -> float:
@@ -71,14 +78,22 @@ def dollars(text: str) -> float:
 
 def port(text: str) -> int:
     """A port of TCP; 0 for any free one."""
-    if not text.isdigit() or int(text) > 65_535:
-        raise argparse.ArgumentTypeError(f"{text} is no port: give a number from 0 (any free one) to 65535")
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65_535):
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no port: give a number from 0 (any free one) to 65535")
     return int(text)
 
 
 def priority(text: str) -> int:
     """A priority by its name, or as a number from 0 to 10."""
     try:
-        return Priority.parse(int(text) if text.isdigit() else text)
+        return Priority.parse(int(text) if text.isascii() and text.isdigit() and len(text) < 5 else text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        raise argparse.ArgumentTypeError(str(error)[-200:]) from None
+
+
+def integer(text: str) -> int:
+    """Any whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a whole number") from None

@@ -15,7 +15,8 @@ import sys
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..batch import BatchInterrupted, BatchResult, InputError, OutputError, check_batch, run_batch
+from ..batch import BatchInterrupted, BatchResult, check_batch, run_batch
+from ..core.checks import path_of
 from ..stores.budget_spec import hidden
 from .arguments import dollars, duration, whole
 from .clients import add_client_options, client_for
@@ -60,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
     """Do it; the answer is the exit code."""
     how = {name: getattr(args, name) for name in ("prompt", "model", "endpoint", "limit", "retry_failed")}
     try:
+        if args.report is not None:
+            path_of("--report", args.report)  # which is written when all is paid for
         if args.dry_run:
             return _foresee(check_batch(args.input, args.output, **how))
         client = client_for(args)
@@ -78,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 def _failed(args: argparse.Namespace, error: Exception) -> int:
     if isinstance(error, BrokenPipeError):
         _leave(FAILED)  # whoever read our output has left, as `head` does: that is nothing to speak of
-    if isinstance(error, (InputError, OutputError, FileNotFoundError, IsADirectoryError, PermissionError)):
+    if isinstance(error, (ValueError, FileNotFoundError, IsADirectoryError, PermissionError)):
         return _refused(error)
     _say(f"stopped: {error}")
     if args.output != "-":

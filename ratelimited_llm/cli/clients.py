@@ -47,5 +47,5 @@ def client_for(args: argparse.Namespace) -> Any:
     except OpenAIError as error:
         way = "Without a key, against a simulated provider: ratelimited-llm sim -- ratelimited-llm ..."
         raise ClientError(f"{error}\n{way}") from error
-    except (ValueError, TypeError, ImportError) as error:
+    except Exception as error:  # ours, or the SDK's: a base URL that is none is an error of its HTTP library
         raise ClientError(str(error)) from error

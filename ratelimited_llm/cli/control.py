@@ -143,6 +143,6 @@ def _amount_or_none(text: str) -> float | str:
 
 
 def _tag(text: str) -> str:
-    if not text.strip() or len(text) > LONGEST_TAG:
-        raise argparse.ArgumentTypeError(f"a tag has 1 to {LONGEST_TAG} characters")
+    if not text.strip() or len(text) > LONGEST_TAG or any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise argparse.ArgumentTypeError(f"a tag has 1 to {LONGEST_TAG} characters, all of them text")
     return text

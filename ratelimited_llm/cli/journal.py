@@ -12,7 +12,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from .arguments import duration
+from .arguments import duration, shown
 
 if TYPE_CHECKING:
     from ..stores.journal import JournalStats
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     path = os.path.expanduser(args.file)
     if not os.path.exists(path):  # opening it would make one
-        print(f"ratelimited-llm journal: there is no file {args.file}", file=sys.stderr)
+        print(f"ratelimited-llm journal: there is no file {shown(args.file)}", file=sys.stderr)
         return 2
     try:
         with Journal(path) as journal:

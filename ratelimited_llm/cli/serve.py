@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from ..options import PREFIX
-from .arguments import amount, port, seconds, whole
+from .arguments import amount, dollars, port, seconds, whole
 
 __all__ = ["add_parser", "run"]
 
@@ -56,7 +56,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--max-queue", type=whole, default=10_000, metavar="N", help="requests that may wait (10k); "
                         "more get a 429 with Retry-After")  # fmt: skip
     parser.add_argument("--max-body", type=_size, default=64 << 20, metavar="BYTES", help="of a request (64M)")
-    parser.add_argument("--max-cost", type=float, metavar="$", help="US dollars that all requests may cost")
+    parser.add_argument("--max-cost", type=dollars, metavar="$", help="US dollars that all requests may cost")
     parser.add_argument("--drain", type=seconds(0), default=30.0, metavar="S", help="seconds for open requests to end "
                         "after SIGTERM (30); then they are dropped")  # fmt: skip
     parser.add_argument("--log-level", choices=LEVELS, default="warning", help="of what goes to stderr (warning)")

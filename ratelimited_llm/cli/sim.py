@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from .arguments import amount, number, port, seconds, whole
+from .arguments import amount, integer, number, port, seconds, shown, whole
 
 if TYPE_CHECKING:
     from ..simulator import Simulator
@@ -54,7 +54,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--output-tokens", type=tokens, metavar="N|LOW-HIGH", help="tokens of an answer (20-100)")
     parser.add_argument("--echo", action="store_true", help="answer with the last user message")
     parser.add_argument("--errors", type=share, default=0.0, metavar="P", help="share of calls that end in a 500 (0)")
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (0)")
+    parser.add_argument("--seed", type=integer, default=0, help="of everything that is drawn (0)")
     parser.add_argument("--port", type=port, default=None, help="8089 when serving, a free one with a command")
     parser.add_argument("--no-headers", action="store_true", help="tell the limits only by refusing")
     parser.add_argument("command", nargs="*", metavar="-- COMMAND", help="what to run against it")
@@ -178,15 +178,18 @@ def span(text: str) -> float | tuple[float, float]:
     except ValueError:
         values = [math.nan]
     if not all(math.isfinite(value) and value >= 0 for value in values) or values != sorted(values):
-        raise argparse.ArgumentTypeError(f"{text} is no latency: give seconds (0.2), or lowest and highest (0.1-2)")
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)} is no latency: give seconds (0.2), or lowest and highest (0.1-2)"
+        )
     return values[0] if not high else (values[0], values[1])
 
 
 def tokens(text: str) -> int | tuple[int, int]:
     """A whole number of tokens, or two of them with a dash between."""
     low, _, high = text.partition("-")
-    if not low.isdigit() or (high and not (high.isdigit() and int(low) <= int(high))):
-        raise argparse.ArgumentTypeError(f"{text} is no size: give tokens (60), or lowest and highest (20-100)")
+    sizes = [part for part in (low, high or low) if part.isascii() and part.isdigit() and len(part) < 10]
+    if len(sizes) < 2 or int(sizes[0]) > int(sizes[1]):
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no size: give tokens (60), or lowest and highest (20-100)")
     return int(low) if not high else (int(low), int(high))
 
 

@@ -17,7 +17,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..options import PREFIX
-from .arguments import amount, seconds, whole
+from .arguments import amount, dollars, seconds, whole
 from .clients import ClientError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("-j", "--concurrency", type=whole, default=64, metavar="N", help="calls in flight (64)")
     for name in ("rpm", "tpm", "rpd", "tpd", "itpm", "otpm"):
         parser.add_argument(f"--{name}", type=amount, metavar="N", help="a limit, as in 500 or 10k; default: learned")
-    parser.add_argument("--max-cost", type=float, metavar="USD", help="what this worker's calls may cost at most")
+    parser.add_argument("--max-cost", type=dollars, metavar="USD", help="what this worker's calls may cost at most")
     parser.add_argument("--drain", type=seconds(0.5), default=30.0, metavar="S", help="seconds to finish in (30)")
     parser.add_argument(
         "--heartbeat", type=seconds(0.5), default=15.0, metavar="S", help="seconds until a silent worker is dead (15)"

@@ -36,8 +36,11 @@ def checked_budget(given: object, *, from_environment: bool = True) -> str:
         ValueError: it is none of the known forms; it is not repeated when it may hold a password.
         ImportError: it needs the `redis` package, which is missing.
     """
-    if given is None:
-        given = (from_environment and os.environ.get(VARIABLE)) or "memory"
+    where = ""
+    if given is None and from_environment and os.environ.get(VARIABLE):
+        given, where = os.environ[VARIABLE], f" in {VARIABLE}"
+    elif given is None:
+        given = "memory"
     if not isinstance(given, str):
         raise TypeError(f"budget must be a string: {FORMS}; not {type(given).__name__}")
     text = given.strip()
@@ -53,19 +56,19 @@ def checked_budget(given: object, *, from_environment: bool = True) -> str:
             )
         return "sqlite:///" + os.path.abspath(os.path.expanduser(path))
     if separator and scheme in SERVERS:
-        return _checked_server(scheme, text)
-    raise ValueError(f"unknown budget {hidden(text)!r}: use {FORMS}")
+        return _checked_server(scheme, text, where)
+    raise ValueError(f"unknown budget {hidden(text)!r}{where}: use {FORMS}")
 
 
-def _checked_server(scheme: str, text: str) -> str:
+def _checked_server(scheme: str, text: str, where: str) -> str:
     url = urlsplit(text)
     try:
         port = url.port
     except ValueError:
         port = -1
-    where = url.path if scheme == "unix" else url.hostname
-    if not where or port == -1:
-        raise ValueError(f"unknown budget {hidden(text)!r}: use {FORMS}")
+    place = url.path if scheme == "unix" else url.hostname
+    if not place or port == -1:
+        raise ValueError(f"unknown budget {hidden(text)!r}{where}: use {FORMS}")
     if importlib.util.find_spec("redis") is None:
         raise ImportError(f'budget="{scheme}://..." needs the redis package: pip install "ratelimited-llm[redis]"')
     return scheme + text[len(scheme) :]
