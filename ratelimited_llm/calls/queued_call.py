@@ -185,7 +185,11 @@ class QueuedCall(CallRecord):
 
     def _snapshot(self) -> None:
         """Keep the request as it is now, whatever the caller does with it later."""
-        options = self.options.model_copy() if hasattr(self.options, "model_copy") else self.options.copy()
+        prepare = getattr(self.client, "_copy_and_prepare", None)  # anthropic's own: iterators and files are read once
+        if prepare is not None:
+            options = prepare(self.options)
+        else:
+            options = self.options.model_copy() if hasattr(self.options, "model_copy") else self.options.copy()
         options.json_data = snapshot(options.json_data)
         if options.extra_json is not None:
             options.extra_json = snapshot(options.extra_json)

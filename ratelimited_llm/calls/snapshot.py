@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 __all__ = ["given_only", "snapshot", "to_json"]
 
 NOT_GIVEN = frozenset({"Omit", "NotGiven"})  # how the SDKs write that an argument was not given
 
-NO_JSON = (set, frozenset, bytes, bytearray, memoryview, complex)
 DEEPEST = 200  # levels; json itself gives up at about a thousand, with a RecursionError
 
 
@@ -45,10 +44,12 @@ def snapshot(value: Any, depth: int = 0) -> Any:
     return _other(value, depth)
 
 
-def _check_keys(value: Mapping[Any, Any]) -> None:
+def _check_keys(value: dict[Any, Any]) -> None:
     for key in value:
         if isinstance(key, str):
             key.encode()
+        elif isinstance(key, float) and not math.isfinite(key):
+            raise ValueError(f"{key!r} cannot be sent: JSON has no such number")
         elif not (key is None or isinstance(key, (int, float))):  # which JSON writes as text
             raise TypeError(f"keys of a request body must be strings, not {type(key).__name__}")
 
@@ -59,20 +60,28 @@ def _other(value: Any, depth: int) -> Any:
             raise ValueError(f"{value!r} cannot be sent: JSON has no such number")
         return value
     if isinstance(value, str):
+        str.encode(value)
         return value
-    if isinstance(value, Mapping):
+    if isinstance(value, int):
+        return value
+    if isinstance(value, dict):
         _check_keys(value)
         return {key: snapshot(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, Iterator):
-        return [snapshot(item, depth + 1) for item in value]
     if isinstance(value, (list, tuple)):
         return [snapshot(item, depth + 1) for item in value]
-    if isinstance(value, NO_JSON) or type(value) is object or callable(value):
-        json.dumps(value)  # raises the TypeError that everybody knows
+    if not _known_to_the_sdk(value, depth):
+        json.dumps(value)  # raises the TypeError that everybody knows, and that the SDK would raise in a while
     try:
         return copy.deepcopy(value)
     except Exception:  # what cannot be copied is sent as it is then, as the SDK would
         return value
+
+
+def _known_to_the_sdk(value: Any, depth: int) -> bool:
+    """Whether the SDKs make JSON of it: of models, and moments; an argument that stands for nothing they leave out."""
+    kind = type(value)
+    left_out = kind.__name__ in NOT_GIVEN and depth <= 1
+    return left_out or isinstance(value, datetime) or hasattr(kind, "model_dump")
 
 
 def given_only(body: Any) -> Any:

@@ -19,7 +19,10 @@ LABELS = frozenset({"model", "role", "type", "id", "name", "user", "detail", "fo
 
 
 def prompt_bytes(body: object) -> int:
-    """Count the UTF-8 bytes of all text in a request body: prompts, messages, tools, in whatever shape."""
+    """Count the UTF-8 bytes of all text in a request body: prompts, messages, tools, in whatever shape.
+
+    What cannot be looked into counts as nothing: an estimate is no reason for a call to fail.
+    """
     total = looked_at = 0
     stack = [body]
     seen: set[int] = set()
@@ -33,15 +36,18 @@ def prompt_bytes(body: object) -> int:
             if id(item) in seen:
                 continue
             seen.add(id(item))
-        if type(item) is dict or isinstance(item, Mapping):  # to ask the second costs more than all the rest
-            if "role" in item:
-                total += MESSAGE_BYTES
-            stack.extend(value for key, value in item.items() if key not in LABELS)
-        elif isinstance(item, (list, tuple)):
-            if item and isinstance(item[0], int):
-                total += int(BYTES_PER_TOKEN) * len(item)  # a prompt that is tokens already
-            else:
-                stack.extend(item)
+        try:
+            if type(item) is dict or isinstance(item, Mapping):  # to ask the second costs more than all the rest
+                if "role" in item:
+                    total += MESSAGE_BYTES
+                stack.extend(value for key, value in item.items() if key not in LABELS)
+            elif isinstance(item, (list, tuple)):
+                if item and isinstance(item[0], int):
+                    total += int(BYTES_PER_TOKEN) * len(item)  # a prompt that is tokens already
+                else:
+                    stack.extend(item)
+        except Exception:  # of somebody's own mapping, or one that another thread changes
+            continue
     return total
 
 

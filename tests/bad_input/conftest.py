@@ -1,8 +1,9 @@
-"""Tables and the bodies of this folder are modules of its own; whatever a test opened is closed."""
+"""The tables of this folder are modules of its own."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # for tables.py and surface.py: pytest imports files without it
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "doors")]  # for tables.py and talking.py: pytest imports files without it
