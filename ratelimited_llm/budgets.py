@@ -37,14 +37,17 @@ def checked_on_lost(given: object) -> str:
     Raises:
         ValueError: for anything else.
     """
-    if given is None:
-        given = os.environ.get(LOST_VARIABLE, "").strip() or "local"
+    name = "on_budget_lost"
+    if given is None and (stated := os.environ.get(LOST_VARIABLE, "").strip()):
+        given, name = stated, LOST_VARIABLE
+    elif given is None:
+        given = "local"
     how, _, count = given.partition("/") if isinstance(given, str) else ("", "", "")
-    if how == "local" and count.isascii() and count.isdecimal() and 0 < int(count) <= MOST_MEMBERS:
+    if how == "local" and count.isascii() and count.isdecimal() and len(count) < 9 and 0 < int(count) <= MOST_MEMBERS:
         return "local" if int(count) == 1 else f"local/{int(count)}"
     if given not in ("local", "raise"):
         raise ValueError(
-            f'on_budget_lost must be "local", "local/8" (this process is one of 8 or fewer) or "raise", not {given!r}'
+            f'{name} must be "local", "local/8" (this process is one of 8 or fewer) or "raise", not {given!r}'
         )
     return str(given)
 

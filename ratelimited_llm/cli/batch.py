@@ -15,10 +15,10 @@ import sys
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..batch import BatchInterrupted, BatchResult, check_batch, run_batch
+from ..batch import BatchInterrupted, BatchResult, InputError, OutputError, check_batch, run_batch
 from ..core.checks import path_of
 from ..stores.budget_spec import hidden
-from .arguments import dollars, duration, whole
+from .arguments import dollars, duration, shown, whole
 from .clients import add_client_options, client_for
 
 __all__ = ["add_parser", "run"]
@@ -57,6 +57,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     return parser
 
 
+REFUSED = (InputError, OutputError, FileNotFoundError, IsADirectoryError, PermissionError)
+
+
 def run(args: argparse.Namespace) -> int:
     """Do it; the answer is the exit code."""
     how = {name: getattr(args, name) for name in ("prompt", "model", "endpoint", "limit", "retry_failed")}
@@ -81,7 +84,8 @@ def run(args: argparse.Namespace) -> int:
 def _failed(args: argparse.Namespace, error: Exception) -> int:
     if isinstance(error, BrokenPipeError):
         _leave(FAILED)  # whoever read our output has left, as `head` does: that is nothing to speak of
-    if isinstance(error, (ValueError, FileNotFoundError, IsADirectoryError, PermissionError)):
+    # Ours that say what to change of the calls are ValueErrors as well, and come when some were sent.
+    if type(error) is ValueError or isinstance(error, REFUSED):
         return _refused(error)
     _say(f"stopped: {error}")
     if args.output != "-":
@@ -191,5 +195,5 @@ def _say(text: str) -> None:
 def _time(text: str) -> float:
     value = duration(text)
     if not value:
-        raise argparse.ArgumentTypeError(f"{text} is no time in which anything could be sent")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no time in which anything could be sent")
     return value

@@ -12,7 +12,7 @@ import os
 import sys
 from typing import Any
 
-from .arguments import amount, seconds, whole
+from .arguments import amount, seconds, shown, whole
 from .clients import add_client_options
 
 __all__ = ["add_parser", "run"]
@@ -72,6 +72,6 @@ def _price(text: str) -> tuple[float, float]:
         values = []
     if len(values) != 2 or not all(math.isfinite(value) and value >= 0 for value in values):
         raise argparse.ArgumentTypeError(
-            f"{text} is no price: give dollars per million tokens of input and output, 0.15,0.6"
+            f"{shown(text)} is no price: give dollars per million tokens of input and output, 0.15,0.6"
         )
     return values[0], values[1]

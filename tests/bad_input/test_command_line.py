@@ -38,7 +38,8 @@ NO_FILE, NO_TEXT = ("", "\ud800", "a\0b"), (HALF, "\ud800")
 # affair.
 TEXTS = {
     **dict.fromkeys(["--output", "--journal", "--report"], NO_FILE), "--prompt": (*NO_TEXT, "{"),
-    **dict.fromkeys(["--queue", "--host", "--prompts", "--endpoint"], STRANGE), "--budget": STRANGE[1:],
+    **dict.fromkeys(["--queue", "--host", "--prompts", "--endpoint", "--on-budget-lost"], STRANGE),
+    "--budget": STRANGE[1:],
     **dict.fromkeys(["--tag", "--token", "--base-url"], NO_TEXT), "--model": ("", *NO_TEXT),
     **dict.fromkeys([f"--{name}-base-url" for name in ("openai", "groq", "anthropic", "azure")], NO_TEXT),
 }  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 
 import ratelimited_llm
 from ratelimited_llm import OpenAI, RateLimits, queued
-from ratelimited_llm.books.news import log_as_environment_says
+from ratelimited_llm.notices import log_as_environment_says
 from ratelimited_llm.telemetry import asked
 
 NUMBERS = "nan inf -inf 0 -5 x 1e999 ² 0x10"
@@ -19,6 +19,7 @@ NUMBERS = "nan inf -inf 0 -5 x 1e999 ² 0x10"
 REFUSED = {
     **dict.fromkeys(["RPM", "TPM", "RPD", "TPD"], NUMBERS), "MAX_COST": NUMBERS + " -1", "MODE": "async 0 FUTURE nan",
     "BUDGET": "x 0 redis:// sqlite: http://host", "QUEUE": "x 0 redis://host dramatiq+redis:// celery+http://host",
+    "ON_BUDGET_LOST": "x 0 local/0 local/x raise/8 local/\u00b2 local/" + "9" * 5000,
     "JOURNAL": "/no/such/folder/run.db :memory: /",
 }  # fmt: skip
 SAID = {"PROGRESS": "x 0 nan", "METRICS_PORT": "x -1 99999 1.5", "LOG": "x 0 verbose"}  # and gone on without
@@ -53,7 +54,7 @@ def test_a_variable_that_makes_no_sense_is_refused_by_its_name(monkeypatch, name
     monkeypatch.setenv(PREFIX + name, value)
     with pytest.raises((ValueError, ratelimited_llm.JournalError), match=CALLED.get(name, PREFIX + name)):
         client()
-    instead = {"MODE": "future", "BUDGET": "memory", "QUEUE": False, "JOURNAL": False}
+    instead = {"MODE": "future", "BUDGET": "memory", "QUEUE": False, "JOURNAL": False, "ON_BUDGET_LOST": "local"}
     client(**{name.lower(): instead.get(name, 5)})
 
 

@@ -84,7 +84,7 @@ def test_anthropics_door_refuses_them_too(simulator, door):
     """The same table through messages."""
     provider = simulator("anthropic")
     client = door(Anthropic, provider)
-    refused = {name: refuses(messages_of(client), value) for name, value in CANNOT.items()}
+    refused = {name: refuses(messages_of(client), value) for name, value in CANNOT.items() if name != "set"}  # a list
     assert [name for name, error in refused.items() if not isinstance(error, REFUSALS)] == []
     assert provider.counters.requests == 0
     assert messages_of(client)({"next": 1}).content
