@@ -231,7 +231,10 @@ def _table_rows(
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
     # A quoted name in the header may go on in the next line: the reader sees the header as part of the whole.
     reader = csv.reader(_chain(head, file), delimiter=delimiter or _delimiter(head))
-    columns = next(reader, [])
+    try:
+        columns = next(reader, [])
+    except csv.Error as error:
+        raise InputError(f"the header of the table is not CSV: {error}") from None
     if template is None:
         if "prompt" not in columns:
             raise InputError(f'a table needs a template for the prompt: --prompt "... {{column}}"; {_has(columns)}')

@@ -15,7 +15,7 @@ import anthropic
 import groq
 import openai
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strange import STRANGE
 from talking import Stub
@@ -264,6 +264,7 @@ def test_a_job_out_of_a_queue_is_one_or_is_refused(payload):
 
 
 @settings(max_examples=40, deadline=None)
+@example([b"\r\0"], True)
 @given(
     st.lists(st.binary(max_size=60) | json_values.map(lambda value: json.dumps(value).encode()), max_size=8),
     st.booleans(),
