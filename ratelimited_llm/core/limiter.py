@@ -180,7 +180,9 @@ class Limiter(MirroredLimits):
             amount, pledge = charges(mirrors.rule, cost)
             meter = mirrors.meters[mirrors.rule]
             if amount > meter.limit:
-                raise BudgetExceeded(name, meter.limit, amount)
+                if not self._doubted(name, amount, now):
+                    raise BudgetExceeded(name, meter.limit, amount)
+                amount = meter.limit  # it goes when all of it is there, and its answer tells the limit anew
             if not self._counts and not self._counted_here(meter):
                 continue
             held_back = 0.0 if urgent or not self._urgent_seen else self.held_back(name, amount + pledge)

@@ -22,6 +22,8 @@ __all__ = ["Flight", "MirroredLimits"]
 # Which dimension is charged how; the total-token ones follow the dialect's rule.
 RULES = {"rpm": "requests", "rpd": "requests", "itpm": "input", "otpm": "output"}
 
+DOUBT = 60.0  # seconds after which a limit that nobody has told again may have been raised, or never have been true
+
 
 @dataclass(slots=True)
 class Flight:
@@ -66,6 +68,7 @@ class MirroredLimits:
         self._counts = True  # what is left; False: somebody else does, see `counted_elsewhere`
         self._wholes: dict[str, float] = {}  # whole limits as they were told
         self._learned_at: dict[str, float] = {}  # when our own answers told them first, or otherwise than before
+        self._told_at: dict[str, float] = {}  # when our own answers told them last
         self._heard: set[str] = set()  # of these, what our own answers told since `news`
         self._bounds: dict[str, float] = {}  # the most that can be left, as our own answers told since `news`
         self._mirrors: dict[str, Mirrors] | None = None  # made at the first call, which says what the time is
@@ -179,7 +182,18 @@ class MirroredLimits:
             self._heard.add(name)
             self._learned_at[name] = now
         self._learned_at.setdefault(name, now)
+        self._told_at[name] = now
         return self._given.part_of(name, limit)
+
+    def _doubted(self, name: str, amount: float, now: float) -> bool:
+        """Whether a call that asks for more than a learned limit may try it: a provider may have lied, or recovered.
+
+        Without that, calls that are all too large for it would fail for ever, since only an answer can raise it.
+        """
+        configured = getattr(self.limits, name)
+        if not self._counts or (configured is not None and amount > configured):
+            return False
+        return now - self._told_at.get(name, now) >= DOUBT
 
     def _bound(self, name: str, amount: float | None) -> None:
         """No more than `amount` can be left of a limit that somebody else counts; None: nobody knows."""

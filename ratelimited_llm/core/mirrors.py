@@ -95,7 +95,7 @@ class Mirrors:
         """Charge a call that leaves; answer what each mirror then holds, when there are several to compare."""
         for rule, meter in self.meters.items():
             amount, pledge = charges(rule, cost)
-            meter.take(amount, pledge, now)
+            meter.take(min(amount, meter.limit), pledge, now)  # more only when the limit is in doubt
         return None if len(self.meters) == 1 else tuple([meter.level for meter in self.meters.values()])
 
     def settle(self, cost: Cost, usage: Usage | None, now: float) -> None:

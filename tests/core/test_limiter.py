@@ -99,6 +99,29 @@ def test_a_limit_smaller_than_a_call_that_was_let_in_is_not_believed() -> None:
     assert limiter.reserve(2, COST, 1.0) == 0.0
 
 
+def test_a_learned_limit_that_shuts_calls_out_is_doubted_after_a_minute() -> None:
+    """One of them asks the provider, who says it again, and then it counts; or tells another limit."""
+    limiter, large = Limiter(RateLimits(), ramp=False), Cost(5_000, 5_000, 5_000, 0)
+
+    def tell(key: int, limit: float, now: float) -> None:
+        limiter.observe(key, Feedback(ANSWERED, (Reading("tpm", limit, 0.0, 1.0),)), now)
+        limiter.settle(key, None, now)
+
+    limiter.reserve(1, COST, 0.0)
+    tell(1, 1_000.0, 1.0)
+    with pytest.raises(BudgetExceeded):
+        limiter.reserve(2, large, 60.0)
+    assert limiter.reserve(2, large, 65.0) == 0.0
+    assert limiter.reserve(3, COST, 65.0) > 0.0  # nothing is left beside it
+    limiter.observe(2, Feedback(Outcome(Kind.REJECTED, 413), (Reading("tpm", 1_000.0, 0.0, 1.0),)), 66.0)
+    limiter.settle(2, None, 66.0, Kind.REJECTED)
+    with pytest.raises(BudgetExceeded):
+        limiter.reserve(4, large, 67.0)
+    assert limiter.reserve(4, large, 127.0) == 0.0
+    tell(4, 100_000.0, 128.0)
+    assert limiter.reserve(5, large, 135.0) == 0.0
+
+
 def test_nothing_known_means_one_call_goes_first() -> None:
     """The others wait for its answer, but not for ever."""
     limiter = Limiter(RateLimits())
