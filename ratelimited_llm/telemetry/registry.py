@@ -46,7 +46,7 @@ class LimitLabels(NamedTuple):
 class _Watched(NamedTuple):
     ledger: weakref.ref[Ledger | Tally]
     meters: Meters
-    budget: Any
+    budget: weakref.ref[Any]  # a shared one has a thread and a file, which go with its last client
 
 
 _lock = threading.RLock()  # a finalizer may run inside
@@ -60,12 +60,12 @@ def watch(ledger: Ledger | Tally, budget: Any) -> None:
 
     Args:
         ledger: of a client, or what another door has for one.
-        budget: what knows how the limits of its pools stand (`survey`).
+        budget: what knows how the limits of its pools stand (`survey`); held by whoever holds the ledger.
     """
     with _lock:
         if len(_watched) >= MANY:
             _add_up()
-        _watched.append(_Watched(weakref.ref(ledger), ledger.meters, budget))
+        _watched.append(_Watched(weakref.ref(ledger), ledger.meters, weakref.ref(budget)))
 
 
 def _add_up() -> None:
@@ -145,7 +145,7 @@ def limits() -> dict[LimitLabels, tuple[float, float]]:
         for pool, count in flying.items():
             survey, so_far = surveyed.get(pool, (None, 0))
             if survey is None:
-                survey = _survey(each.budget, pool)
+                survey = _survey(each.budget(), pool)
             surveyed[pool] = survey, so_far + count
     found: dict[LimitLabels, tuple[float, float]] = {}
     for pool, (survey, flying_now) in surveyed.items():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import wait
 
 import pytest
@@ -206,3 +208,17 @@ def test_a_command_line_makes_a_client_that_shares(budget, monkeypatch):
     assert client._runtime.options.tag == "nightly"
     with pytest.raises(ClientError, match="sqlite"):
         client_for(parser.parse_args(["--budget", "disk"]))
+
+
+def test_the_budget_of_an_executor_that_is_gone_is_gone(budget):
+    """With its thread and its file; what was counted for operators stays, and holds nothing."""
+    executor = RateLimitedExecutor(budget=budget, rpm=600)
+    assert executor.submit(str, "x").result(10) == "x"
+    gone = weakref.ref(executor._worker.budget)
+    executor.shutdown()
+    del executor
+    end = time.monotonic() + 10.0
+    while gone() is not None and time.monotonic() < end:  # a thread of it may still be on its way out
+        gc.collect()
+        time.sleep(0.01)
+    assert gone() is None
