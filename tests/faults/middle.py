@@ -68,6 +68,13 @@ class Middle:
 
     def __init__(self, clients: Clients, seed: int, wrong: list[str]) -> None:
         self.clients, self.chance, self.wrong = clients, random.Random(seed), wrong
+        self.waiting: threading.Thread | None = None  # for the child of a fork
+
+    def is_over(self) -> None:
+        """Everything is there again, and the child of the fork has gone, which may have taken long."""
+        self.undo()
+        if self.waiting is not None:
+            self.waiting.join(CHILD)
 
     def happens(self, name: str) -> None:
         """End what went on, and begin this; some of it is done by whoever started us, who reads its name."""
@@ -150,7 +157,8 @@ class Middle:
         pending = self.clients.openai.chat.completions.create(**question("probe-inherited"))
         child = os.fork()
         if child:
-            threading.Thread(target=self._child_ended, args=(child,), name="asks-child").start()
+            self.waiting = threading.Thread(target=self._child_ended, args=(child,), name="asks-child")
+            self.waiting.start()
             return
         code = 1
         signal.alarm(CHILD)  # it would be waited for
@@ -166,7 +174,8 @@ class Middle:
         from ratelimited_llm import WorkerStopped
 
         clients = self.clients
-        assert isinstance(pending.exception(timeout=10), WorkerStopped)
+        error = pending.exception(timeout=10)
+        assert error is None or isinstance(error, WorkerStopped), error  # None: a fork that took long, and it was over
         ways = "future", "through_groq", "blocking", "stream", "messages", "post", "function", "managed"
         for number, name in enumerate(3 * ways):
             tag = f"probe-child-{name}-{number}"

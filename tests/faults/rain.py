@@ -93,7 +93,7 @@ class Rain:
         if self.wrong:
             faulthandler.dump_traceback()
         rained = real_monotonic() - began
-        self.middle.undo()
+        self.middle.is_over()
         recovered = self.recovery(before)
         self.whole_width()
         kept = [tag for tag in self.kept if self.outcomes.get(tag, ("",))[0] == "answered"]
