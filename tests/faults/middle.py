@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import faulthandler
 import os
 import random
 import resource
@@ -162,6 +163,7 @@ class Middle:
             return
         code = 1
         signal.alarm(CHILD)  # it would be waited for
+        faulthandler.dump_traceback_later(CHILD - 5)
         try:
             self._in_child(pending)
             code = 0
