@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .replies import Answer, Ask, BadRequest, Endpoint, read_messages, text_of, whole_number
+from .replies import Answer, Ask, BadRequest, Endpoint, Events, read_messages, text_of, whole_number
 from .text import count_tokens, pieces
 
 __all__ = ["CHAT", "COMPLETIONS", "forced_tool", "json_bytes"]
@@ -97,8 +97,8 @@ def _wrap(ask: Ask, answer: Answer, name: str, kind: str, choices: list[Any], us
     return b"data: " + json_bytes(chunk) + b"\n\n"
 
 
-def chat_events(ask: Ask, answer: Answer) -> list[tuple[bytes, int]]:
-    events: list[tuple[bytes, int]] = []
+def chat_events(ask: Ask, answer: Answer) -> Events:
+    events: Events = []
 
     def add(index: int, delta: dict[str, Any], finish: str | None = None, tokens: int = 0) -> None:
         choice = {"index": index, "delta": delta, "finish_reason": finish}
@@ -146,8 +146,8 @@ def completions_body(ask: Ask, answer: Answer) -> dict[str, Any]:
     return {**head, "choices": choices, "usage": usage(answer)}
 
 
-def completions_events(ask: Ask, answer: Answer) -> list[tuple[bytes, int]]:
-    events: list[tuple[bytes, int]] = []
+def completions_events(ask: Ask, answer: Answer) -> Events:
+    events: Events = []
     for index, text in enumerate(answer.texts):
         parts = pieces(text)
         for place, piece in enumerate(parts, start=1):

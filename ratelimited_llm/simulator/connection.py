@@ -12,10 +12,11 @@ import http
 import socket
 import struct
 from collections.abc import Callable
+from typing import Any
 
 import h11
 
-from .plan import Plan
+from .plan import Events, Plan
 from .service import Service
 
 __all__ = ["Connection"]
@@ -93,29 +94,27 @@ class Connection(asyncio.Protocol):
         self._plan = plan
         fault = plan.fault.kind if plan.fault is not None else None
         if fault == "reset":
-            self._after(plan.delay, self._reset)
-        elif fault == "stall" and plan.events is None:
-            self._stall(plan.delay, self._reply)
+            self._after(plan.delay, self._reset, plan)
+        elif plan.events is not None:
+            self._after(plan.delay, self._open_stream, plan, plan.events)
+        elif fault == "stall":
+            self._stall(plan, plan.delay, self._reply, plan)
         else:
-            self._after(plan.delay, self._reply if plan.events is None else self._open_stream)
+            self._after(plan.delay, self._reply, plan)
 
-    def _after(self, seconds: float, action: Callable[[], None]) -> None:
+    def _after(self, seconds: float, action: Callable[..., None], *words: Any) -> None:
         self._timer = None
         if seconds > 0:
-            self._timer = self._loop.call_later(seconds, action)
+            self._timer = self._loop.call_later(seconds, action, *words)
         else:
-            action()
+            action(*words)
 
-    def _stall(self, delay: float, then: Callable[[], None]) -> None:
-        assert self._plan is not None
-        assert self._plan.fault is not None
-        if self._plan.fault.seconds is not None:
-            self._after(delay + self._plan.fault.seconds, then)
+    def _stall(self, plan: Plan, delay: float, then: Callable[..., None], *words: Any) -> None:
+        if plan.fault is not None and plan.fault.seconds is not None:
+            self._after(delay + plan.fault.seconds, then, *words)
 
-    def _reply(self) -> None:
+    def _reply(self, plan: Plan) -> None:
         """Send a plain answer, or the half of it that a fault leaves."""
-        plan = self._plan
-        assert plan is not None
         plan.headers.append(("content-length", str(len(plan.body))))
         self._service.finish(plan, self._loop.time())
         if plan.fault is not None and plan.fault.kind == "truncate":
@@ -125,28 +124,22 @@ class Connection(asyncio.Protocol):
         self._write(_head(plan), plan.body)
         self._next()
 
-    def _open_stream(self) -> None:
-        plan = self._plan
-        assert plan is not None
+    def _open_stream(self, plan: Plan, events: Events) -> None:
         plan.headers.append(("transfer-encoding", "chunked"))
-        assert plan.events is not None
-        self._cut = len(plan.events)
+        self._cut = len(events)
         if plan.fault is not None and plan.fault.kind in ("stall", "truncate"):
             self._cut = min(self._cut, plan.fault.after)
         if plan.per_token:
             self._write(_head(plan))
-            self._send_events()
+            self._send_events(plan, events)
         else:
-            self._send_events(_head(plan))
+            self._send_events(plan, events, _head(plan))
 
-    def _send_events(self, head: bytes = b"") -> None:
+    def _send_events(self, plan: Plan, events: Events, head: bytes = b"") -> None:
         """Send what is due: up to the next piece of text when tokens take time, else all that a fault allows."""
-        plan = self._plan
-        assert plan is not None
-        assert plan.events is not None
         due, pause = [], 0.0
         while self._sent < self._cut and not pause:
-            event, tokens = plan.events[self._sent]
+            event, tokens = events[self._sent]
             due.append(event)
             self._sent += 1
             self._tokens += tokens
@@ -154,31 +147,27 @@ class Connection(asyncio.Protocol):
         data = _chunk(b"".join(due))
         if pause:
             self._write(head, data)
-            self._timer = self._loop.call_later(pause, self._send_events)
-        elif self._sent < len(plan.events):
+            self._timer = self._loop.call_later(pause, self._send_events, plan, events)
+        elif self._sent < len(events):
             self._write(head, data)
-            self._break_off()
+            self._break_off(plan, events)
         else:
             self._service.finish(plan, self._loop.time(), tokens=self._tokens)
             self._write(head, data, LAST_CHUNK)
             self._next()
 
-    def _break_off(self) -> None:
-        plan = self._plan
-        assert plan is not None
-        assert plan.events is not None
-        assert plan.fault is not None
-        if plan.fault.kind == "stall":
-            self._cut = len(plan.events)
-            self._stall(0.0, self._send_events)
+    def _break_off(self, plan: Plan, events: Events) -> None:
+        """End a stream in its middle, for good or (a fault that stalls it) for a while."""
+        if plan.fault is not None and plan.fault.kind == "stall":
+            self._cut = len(events)
+            self._stall(plan, 0.0, self._send_events, plan, events)
             return
         self._service.finish(plan, self._loop.time(), tokens=self._tokens)
         self._transport.close()
 
-    def _reset(self) -> None:
+    def _reset(self, plan: Plan) -> None:
         """Break the connection as a crashed peer does: a reset, no orderly end."""
-        assert self._plan is not None
-        self._service.finish(self._plan, self._loop.time(), tokens=0)
+        self._service.finish(plan, self._loop.time(), tokens=0)
         raw = self._transport.get_extra_info("socket")
         if raw is not None:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

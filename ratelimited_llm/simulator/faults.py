@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 __all__ = ["Fault", "Faults", "Kind"]
 
 Kind = Literal["status", "exhausted", "html", "reset", "stall", "truncate", "malformed", "headers", "error_event"]
-KINDS = ("status", "exhausted", "html", "reset", "stall", "truncate", "malformed", "headers", "error_event")
+KINDS: tuple[str, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from .chat import forced_tool, json_bytes
-from .replies import Answer, Ask, BadRequest, Endpoint, read_messages, whole_number
+from .replies import Answer, Ask, BadRequest, Endpoint, Events, read_messages, whole_number
 from .text import count_tokens, pieces
 
 __all__ = ["COUNT_TOKENS", "MESSAGES"]
@@ -63,8 +63,8 @@ def body(ask: Ask, answer: Answer) -> dict[str, Any]:
     return _message(ask, answer, [_block(ask, answer)], _stop(ask, answer), answer.output_tokens)
 
 
-def events(ask: Ask, answer: Answer) -> list[tuple[bytes, int]]:
-    sent: list[tuple[bytes, int]] = []
+def events(ask: Ask, answer: Answer) -> Events:
+    sent: Events = []
 
     def add(kind: str, tokens: int = 0, **fields: Any) -> None:
         data = json_bytes({"type": kind, **fields})

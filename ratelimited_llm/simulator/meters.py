@@ -141,21 +141,47 @@ class Bucket(Meter):
             self._granted = self.capacity
 
 
-class FixedWindow(Meter):
+class Windowed(Meter):
+    """What both kinds of windows have in common: how much could have been admitted, whatever limits there were.
+
+    `_mark` is when the windows of the present limit began to be counted, and `_peak` the largest limit of the first.
+    """
+
+    def __init__(self, limit: float, period: float, span: float, *, offset: float = 0.0) -> None:
+        super().__init__(limit, period, span, offset=offset)
+        self._peak = self.capacity
+
+    def _gone(self, now: float) -> int:
+        """Whole windows that are over since `_mark`."""
+        raise NotImplementedError
+
+    def admissible(self, now: float) -> float:
+        return self._granted + self._peak + self._gone(now) * self.capacity
+
+    def change(self, limit: float, now: float) -> None:
+        """Set another limit: what was counted in this window stays counted."""
+        self.used(now)
+        gone, before = self._gone(now), self.capacity
+        if self._mark is not None and gone:
+            self._granted += self._peak + (gone - 1) * before
+            self._mark += gone * self.span
+            self._peak = before
+        self.limit = limit
+        self._peak = self.capacity if self._mark is None else max(self._peak, self.capacity)
+
+
+class FixedWindow(Windowed):
     """A counter that is cleared whenever a window of `span` seconds ends, the same moments for everybody."""
 
     def __init__(self, limit: float, period: float, span: float, *, offset: float = 0.0) -> None:
         super().__init__(limit, period, span, offset=offset)
         self._window = -math.inf
-        self._first = 0
-        self._peak = self.capacity
 
     def _index(self, now: float) -> int:
         return math.floor((now - self.offset) / self.span + INSTANT)
 
-    def start(self, now: float) -> None:
-        if self._mark is None:
-            self._mark, self._first = now, self._index(now)
+    def _gone(self, now: float) -> int:
+        return 0 if self._mark is None else max(0, self._index(now) - self._index(self._mark))
 
     def used(self, now: float) -> float:
         window = self._index(now)
@@ -195,29 +221,13 @@ class FixedWindow(Meter):
         windows = max(1, math.ceil(used / self.capacity - EPSILON)) if self.span < self.period else 1
         return max(0.0, self.offset + (self._index(now) + windows) * self.span - now)
 
-    def admissible(self, now: float) -> float:
-        later = 0 if self._mark is None else max(0, self._index(now) - self._first)
-        return self._granted + self._peak + later * self.capacity
 
-    def change(self, limit: float, now: float) -> None:
-        """Set another limit: what was counted in this window stays counted."""
-        self.used(now)
-        window = self._index(now)
-        before = self.capacity
-        if self._mark is not None and window > self._first:
-            self._granted += self._peak + before * (window - self._first - 1)
-            self._first, self._peak = window, before
-        self.limit = limit
-        self._peak = self.capacity if self._mark is None else max(self._peak, self.capacity)
-
-
-class SlidingWindow(Meter):
+class SlidingWindow(Windowed):
     """A log of the last `span` seconds; what is older has stopped to count."""
 
     def __init__(self, limit: float, period: float, span: float, *, offset: float = 0.0) -> None:
         super().__init__(limit, period, span, offset=offset)
         self._log: deque[list[float]] = deque()
-        self._peak = self.capacity
 
     def used(self, now: float) -> float:
         log = self._log
@@ -260,19 +270,5 @@ class SlidingWindow(Meter):
         self.used(now)
         return max(0.0, self._log[-1][0] - now) if self._log else 0.0
 
-    def admissible(self, now: float) -> float:
-        return self._granted + self._peak + self._spans(now) * self.capacity
-
-    def _spans(self, now: float) -> int:
-        """How many whole spans have gone by since the start, or since the last change counted them."""
+    def _gone(self, now: float) -> int:
         return 0 if self._mark is None else math.floor(max(0.0, now - self._mark) / self.span + INSTANT)
-
-    def change(self, limit: float, now: float) -> None:
-        """Set another limit: what was counted in the last span stays counted."""
-        spans, before = self._spans(now), self.capacity
-        if self._mark is not None and spans:
-            self._granted += self._peak + (spans - 1) * before
-            self._mark += spans * self.span
-            self._peak = before
-        self.limit = limit
-        self._peak = self.capacity if self._mark is None else max(self._peak, self.capacity)

@@ -11,9 +11,9 @@ from .enforcement import Enforcement, Ticket
 from .faults import Fault
 from .profile import Headers, Profile
 from .records import Record
-from .replies import Answer, Endpoint
+from .replies import Answer, Endpoint, Events
 
-__all__ = ["Plan", "override", "spoil"]
+__all__ = ["Events", "Plan", "override", "spoil"]
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class Plan:
     headers: Headers
     body: bytes
     record: Record
-    events: list[tuple[bytes, int]] | None = None
+    events: Events | None = None
     delay: float = 0.0
     per_token: float = 0.0
     fault: Fault | None = None
@@ -59,9 +59,7 @@ def override(headers: Headers, lies: Mapping[str, str | None]) -> Headers:
     return kept + [(name, value) for name, value in lower.items() if value is not None]
 
 
-def spoil(
-    events: list[tuple[bytes, int]], fault: Fault, endpoint: Endpoint, speaker: Profile, answer: Answer
-) -> list[tuple[bytes, int]]:
+def spoil(events: Events, fault: Fault, endpoint: Endpoint, speaker: Profile, answer: Answer) -> Events:
     """The events of a stream that goes wrong in itself; what goes wrong on the wire is left to the connection."""
     if fault.kind == "malformed":
         return [*events[: fault.after], (b'data: {"id": "\n\n', 0), *events[fault.after :]]

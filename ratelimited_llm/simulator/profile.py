@@ -1,16 +1,16 @@
-"""What a profile is: the words of a provider that tells nothing, and the base of those that do."""
+"""What a profile is: how a provider words limits, waits and errors, as most of them do."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from .enforcement import Admission, Verdict, Window
 from .wire import go_duration, started, whole
 
-__all__ = ["UNITS", "Headers", "Problem", "Profile", "Readings", "numbers", "trio"]
+__all__ = ["UNITS", "Headers", "Problem", "Profile", "Readings", "numbers"]
 
 Headers = list[tuple[str, str]]
 Readings = Mapping[str, tuple[float, float, float]]
@@ -38,7 +38,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Profile:
-    """A provider without headers or hints, and the base of the others.
+    """How a provider speaks; the others change what they do otherwise.
 
     Attributes:
         name: what it is chosen by.
@@ -48,6 +48,7 @@ class Profile:
         tell_limits: limits are told in the headers of every answer.
         tell_wait: a refusal carries Retry-After.
         tell_in_body: a refusal's text carries the numbers and the wait.
+        told: of each unit that has headers, the limits that they may tell; the first that there is is told.
     """
 
     name: str = "generic"
@@ -55,9 +56,10 @@ class Profile:
     admission: Admission = "reserve"
     window: Window = "bucket"
     smooth: float | None = None
-    tell_limits: bool = False
-    tell_wait: bool = False
-    tell_in_body: bool = False
+    tell_limits: bool = True
+    tell_wait: bool = True
+    tell_in_body: bool = True
+    told: ClassVar[tuple[tuple[str, tuple[str, ...]], ...]] = ()
 
     def reserve(self, input_tokens: int, max_output: int | None) -> int:
         """Tokens that are held when a call arrives; `max_output` is None when the call did not say."""
@@ -72,7 +74,21 @@ class Profile:
             stream: the answer is a stream.
             used: tokens that this answer used, 0 when not known yet.
         """
-        return []
+        headers: Headers = []
+        for unit, dimensions in self.told:
+            found = next((readings[name] for name in dimensions if name in readings), None)
+            if found is not None:
+                limit, remaining, reset = found
+                headers += [
+                    (f"x-ratelimit-limit-{unit}", whole(limit)),
+                    (f"x-ratelimit-remaining-{unit}", whole(remaining)),
+                    (f"x-ratelimit-reset-{unit}", self.reset(reset)),
+                ]
+        return headers
+
+    def reset(self, seconds: float) -> str:
+        """How the header writes the time until a limit is whole again."""
+        return go_duration(seconds)
 
     def wait(self, seconds: float) -> Headers:
         """The headers that tell how long to wait."""
@@ -100,15 +116,6 @@ class Profile:
     def _refusal(self, verdict: Verdict, model: str, wait: Headers) -> Problem:
         text = "Too many requests" if not self.tell_in_body else numbers(verdict, "Rate limit reached", model, "")
         return Problem(429, wait, {"error": {"message": text, "type": None, "param": None, "code": 429}})
-
-
-def trio(unit: str, reading: tuple[float, float, float], reset: str) -> Headers:
-    """The three headers of one limit, as OpenAI and those who follow it name them."""
-    return [
-        (f"x-ratelimit-limit-{unit}", whole(reading[0])),
-        (f"x-ratelimit-remaining-{unit}", whole(reading[1])),
-        (f"x-ratelimit-reset-{unit}", reset),
-    ]
 
 
 def numbers(verdict: Verdict, lead: str, model: str, where: str) -> str:

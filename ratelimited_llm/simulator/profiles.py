@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .enforcement import Admission, Verdict, Window
-from .profile import UNITS, Headers, Problem, Profile, Readings, numbers, trio
+from .profile import UNITS, Headers, Problem, Profile, Readings, numbers
 from .wire import go_duration, rfc3339, started, thousands, whole
 
 __all__ = ["PROFILES", "profile_for"]
@@ -25,42 +25,24 @@ class OpenAIProfile(Profile):
     """max(max_tokens, prompt) is held and never given back; resets are Go durations until full."""
 
     name: str = "openai"
-    tell_limits: bool = True
-    tell_wait: bool = True
-    tell_in_body: bool = True
+    told = (("requests", ("rpm", "rpd")), ("tokens", ("tpm", "tpd")))
 
     def reserve(self, input_tokens: int, max_output: int | None) -> int:
         return max(input_tokens, max_output or 0)
 
-    def limits(self, readings: Readings, *, wall: float, stream: bool, used: int) -> Headers:
-        headers: Headers = []
-        for unit, dimensions in (("requests", ("rpm", "rpd")), ("tokens", ("tpm", "tpd"))):
-            reading = readings.get(dimensions[0]) or readings.get(dimensions[1])
-            if reading is not None:
-                headers += trio(unit, reading, go_duration(reading[2]))
-        return headers
-
     def _refusal(self, verdict: Verdict, model: str, wait: Headers) -> Problem:
         unit, words = UNITS[verdict.dimension or "rpm"]
         where = " in organization org-simulated"
-        if verdict.too_large:
-            text = "Request too large"
-            if self.tell_in_body:
-                text += (
-                    f" for {model}{where} on {words}: Limit {whole(verdict.limit)}, Requested "
-                    f"{whole(verdict.requested)}. The input or output tokens must be reduced in order to run "
-                    "successfully. Visit https://platform.openai.com/account/rate-limits to learn more."
-                )
-            return self._limited(text, unit, [("x-should-retry", "false")])
-        text = "Rate limit reached"
-        if self.tell_in_body:
-            text = numbers(verdict, text, model, where)
-            text += " Visit https://platform.openai.com/account/rate-limits to learn more."
-        return self._limited(text, unit, wait)
-
-    @staticmethod
-    def _limited(message: str, unit: str, headers: Headers) -> Problem:
-        error = {"message": message, "type": unit, "param": None, "code": "rate_limit_exceeded"}
+        learn = " Visit https://platform.openai.com/account/rate-limits to learn more."
+        text = "Request too large" if verdict.too_large else "Rate limit reached"
+        if self.tell_in_body and verdict.too_large:
+            text += f" for {model}{where} on {words}: Limit {whole(verdict.limit)}, "
+            text += f"Requested {whole(verdict.requested)}. The input or output tokens must be reduced in order to run "
+            text += f"successfully.{learn}"
+        elif self.tell_in_body:
+            text = numbers(verdict, text, model, where) + learn
+        headers = [("x-should-retry", "false")] if verdict.too_large else wait
+        error = {"message": text, "type": unit, "param": None, "code": "rate_limit_exceeded"}
         return Problem(429, headers, {"error": error})
 
 
@@ -72,16 +54,10 @@ class AzureProfile(Profile):
     path: str = ""
     window: Window = "fixed"
     smooth: float | None = 1 / 6
-    tell_limits: bool = True
-    tell_wait: bool = True
-    tell_in_body: bool = True
+    told = (("requests", ("rpm",)), ("tokens", ("tpm",)))
 
-    def limits(self, readings: Readings, *, wall: float, stream: bool, used: int) -> Headers:
-        headers: Headers = []
-        for unit, dimension in (("requests", "rpm"), ("tokens", "tpm")):
-            if dimension in readings:
-                headers += trio(unit, readings[dimension], str(math.ceil(readings[dimension][2])))
-        return headers
+    def reset(self, seconds: float) -> str:
+        return str(math.ceil(seconds))
 
     def wait(self, seconds: float) -> Headers:
         return [("retry-after-ms", str(max(1, math.ceil(seconds * 1000)))), *super().wait(seconds)]
@@ -108,16 +84,7 @@ class GroqProfile(Profile):
     name: str = "groq"
     path: str = ""
     admission: Admission = "settle"
-    tell_limits: bool = True
-    tell_wait: bool = True
-    tell_in_body: bool = True
-
-    def limits(self, readings: Readings, *, wall: float, stream: bool, used: int) -> Headers:
-        headers: Headers = []
-        for unit, dimension in (("requests", "rpd"), ("tokens", "tpm")):
-            if dimension in readings:
-                headers += trio(unit, readings[dimension], go_duration(readings[dimension][2]))
-        return headers
+    told = (("requests", ("rpd",)), ("tokens", ("tpm",)))
 
     def _refusal(self, verdict: Verdict, model: str, wait: Headers) -> Problem:
         unit, words = UNITS[verdict.dimension or "rpm"]
@@ -125,23 +92,16 @@ class GroqProfile(Profile):
         where = f" for model `{model}` in organization `org_simulated` service tier `on_demand` on {words}"
         # Every text of theirs, even for a wait of two seconds, ends with a link to the billing page.
         upgrade = " Need more tokens? Upgrade to Dev Tier today at https://console.groq.com/settings/billing"
-        numbers = f": Limit {whole(verdict.limit)}, "
-        if verdict.too_large:
-            text = "Request too large"
-            if self.tell_in_body:
-                text += f"{where}{numbers}Requested {whole(verdict.requested)}, please reduce your message size."
-            return self._limited(413, text + upgrade, unit, [("x-should-retry", "false")])
-        text = f"Rate limit reached{where if self.tell_in_body else ''}"
+        text = "Request too large" if verdict.too_large else "Rate limit reached"
         if self.tell_in_body:
-            text += f"{numbers}Used {started(verdict.used)}, Requested {whole(verdict.requested)}."
-            if verdict.retry_after is not None:
+            used = "" if verdict.too_large else f"Used {started(verdict.used)}, "
+            text += f"{where}: Limit {whole(verdict.limit)}, {used}Requested {whole(verdict.requested)}"
+            text += ", please reduce your message size." if verdict.too_large else "."
+            if verdict.retry_after is not None and not verdict.too_large:
                 text += f" Please try again in {go_duration(verdict.retry_after, step=1e-9, up=True)}."
-        return self._limited(429, text + upgrade, unit, wait)
-
-    @staticmethod
-    def _limited(status: int, message: str, unit: str, headers: Headers) -> Problem:
-        error = {"message": message, "type": unit, "code": "rate_limit_exceeded"}
-        return Problem(status, headers, {"error": error})
+        error = {"message": text + upgrade, "type": unit, "code": "rate_limit_exceeded"}
+        headers = [("x-should-retry", "false")] if verdict.too_large else wait
+        return Problem(413 if verdict.too_large else 429, headers, {"error": error})
 
 
 @dataclass(frozen=True)
@@ -151,9 +111,6 @@ class AnthropicProfile(Profile):
     name: str = "anthropic"
     path: str = ""
     admission: Admission = "actual"
-    tell_limits: bool = True
-    tell_wait: bool = True
-    tell_in_body: bool = True
 
     def limits(self, readings: Readings, *, wall: float, stream: bool, used: int) -> Headers:
         both = dict(readings)
@@ -208,7 +165,8 @@ class MistralProfile(Profile):
     name: str = "mistral"
     admission: Admission = "actual"
     window: Window = "fixed"
-    tell_limits: bool = True
+    tell_wait: bool = False
+    tell_in_body: bool = False
 
     def limits(self, readings: Readings, *, wall: float, stream: bool, used: int) -> Headers:
         headers: Headers = []
@@ -236,7 +194,8 @@ class MistralProfile(Profile):
 PROFILES: dict[str, Profile] = {
     profile.name: profile
     for profile in (
-        Profile(), OpenAIProfile(), AzureProfile(), GroqProfile(), AnthropicProfile(), MistralProfile()
+        Profile(tell_limits=False, tell_wait=False, tell_in_body=False),
+        OpenAIProfile(), AzureProfile(), GroqProfile(), AnthropicProfile(), MistralProfile(),
     )
 }  # fmt: skip
 

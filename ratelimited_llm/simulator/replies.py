@@ -13,7 +13,9 @@ from typing import Any
 
 from .text import count_tokens, cut, pseudo_text, sample
 
-__all__ = ["Answer", "Ask", "BadRequest", "Endpoint", "Script", "text_of"]
+__all__ = ["Answer", "Ask", "BadRequest", "Endpoint", "Events", "Script", "text_of"]
+
+Events = list[tuple[bytes, int]]  # of a stream: what is sent, and how many of the answer's tokens it carries
 
 # What a call may be asked to end with: tens of tokens, the size of a short classification with its reason.
 OUTPUT_TOKENS = (20, 100)
@@ -92,7 +94,7 @@ class Endpoint:
     kind: str
     read: Callable[[dict[str, Any]], Ask]
     body: Callable[[Ask, Answer], Any]
-    events: Callable[[Ask, Answer], list[tuple[bytes, int]]] | None = None
+    events: Callable[[Ask, Answer], Events] | None = None
 
 
 class Script:

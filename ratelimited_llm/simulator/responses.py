@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .chat import forced_tool, json_bytes
-from .replies import Answer, Ask, BadRequest, Endpoint, read_messages, text_of, whole_number
+from .replies import Answer, Ask, BadRequest, Endpoint, Events, read_messages, text_of, whole_number
 from .text import count_tokens, pieces
 
 __all__ = ["RESPONSES"]
@@ -83,8 +83,8 @@ def responses_body(ask: Ask, answer: Answer) -> dict[str, Any]:
     return _response(ask, answer, "incomplete" if answer.cut_off else "completed")
 
 
-def responses_events(ask: Ask, answer: Answer) -> list[tuple[bytes, int]]:
-    events: list[tuple[bytes, int]] = []
+def responses_events(ask: Ask, answer: Answer) -> Events:
+    events: Events = []
 
     def add(kind: str, tokens: int = 0, **fields: Any) -> None:
         data = json_bytes({"type": kind, "sequence_number": len(events), **fields})

@@ -240,16 +240,11 @@ class Simulator:
         loop = self._loop
         if self._thread is None or loop is None or threading.current_thread() is self._thread:
             return action()
-        result: Future[T] = Future()
 
-        def run() -> None:
-            try:
-                result.set_result(action())
-            except BaseException as error:
-                result.set_exception(error)
+        async def run() -> T:
+            return action()
 
-        loop.call_soon_threadsafe(run)
-        return result.result()
+        return asyncio.run_coroutine_threadsafe(run(), loop).result()
 
     def _run(self, started: Future[int]) -> None:
         loop = asyncio.new_event_loop()
