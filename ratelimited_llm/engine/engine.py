@@ -278,7 +278,7 @@ class Engine(Steps):
             except BaseException as error:
                 if not thread.is_alive():
                     self.thread = None
-                if type(error) is RuntimeError and error.args:
+                if type(error) is RuntimeError and "new thread" in str(error):  # not what Ctrl-C makes of start()
                     raise RuntimeError(f"{error}: {NO_THREAD}") from error
                 raise
 

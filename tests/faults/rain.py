@@ -167,6 +167,10 @@ class Rain:
             for other in re.findall(r"<([\w-]+)>|\[(\d+)\]", f"{error} {getattr(error, 'doc', '')}"):
                 if "".join(other).isdigit() and "".join(other) != self.tag:
                     self.rain.wrong.append(f"call {self.tag} was told of call {other}: {error!r}"[:300])
+            # The manager keeps errors for good, and they would keep this thread's frame with its unread streams.
+            each: BaseException | None = error
+            while each is not None:
+                each.__traceback__, each = None, each.__context__
             return True
 
     def noting(self, tag: str) -> _Noting:

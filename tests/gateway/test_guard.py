@@ -72,7 +72,7 @@ def test_a_page_of_another_host_cannot_use_a_gateway_without_a_token(gateway):
         assert gateway.ask(CHAT_PATH, CHAT, **headers).status == 200
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.com", ""])
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.com"])
 def test_beyond_loopback_it_does_not_start_without_a_token(host):
     with pytest.raises(ValueError, match="--token"):
         serve(host=host, port=0)
