@@ -10,6 +10,8 @@ The rules that this file must obey:
 4. A pool that has to wait holds up nobody else's pool. What waits is the pool's best call, not the pool: a better
    one that arrives is looked at at once.
 5. A call that was dropped leaves soon, and with it its body: never are more calls kept that have ended than wait.
+6. Who is next costs the logarithm of the number of pools: only pools in which something changed are looked at again
+   (but for ageing, by which time itself changes every rank).
 """
 
 from __future__ import annotations
@@ -46,16 +48,15 @@ class Wait:
 class _Pool:
     """The calls that spend one set of limits."""
 
-    __slots__ = ("blocked", "levels", "until")
+    __slots__ = ("blocked", "entry", "levels", "name", "ready", "until")
 
-    def __init__(self) -> None:
+    def __init__(self, name: Hashable) -> None:
+        self.name = name
         self.levels: dict[int, FairQueue | SizedQueue] = {}
         self.blocked: QueuedRequest | None = None  # the best call, which the budget told to wait ...
         self.until = 0.0  # ... until then
-
-    def waits(self, now: float) -> bool:
-        """Whether its best call was told to wait, and still has to."""
-        return self.blocked is not None and self.until > now and self.blocked.state is State.QUEUED
+        self.ready: QueuedRequest | None = None  # the best call, when nothing tells it to wait ...
+        self.entry = -1  # ... and the number under which it is lined up
 
     def best(self, now: float, ageing: float | None) -> QueuedRequest | None:
         found: QueuedRequest | None = None
@@ -111,6 +112,9 @@ class Scheduler:
         self.paused = False
         self._new_queue: Callable[[], FairQueue | SizedQueue] = FairQueue if sizes is None else sizes.queue
         self._pools: dict[Hashable, _Pool] = {}
+        self._stirred: dict[_Pool, None] = {}  # in which something has changed since the last look
+        self._ready: list[tuple[float, int, int, _Pool]] = []  # a heap: rank of its best call, entry, pool
+        self._blocked: list[tuple[float, int, _Pool]] = []  # a heap: told to wait until then
         self._resting: list[tuple[float, int, QueuedRequest]] = []  # a heap: backing off until then
         self._expiry: list[tuple[float, int, QueuedRequest]] = []  # a heap: not worth sending after that
         self._entries = itertools.count()  # keeps the heaps from ever comparing two calls
@@ -138,18 +142,14 @@ class Scheduler:
         """Take in a new call, behind its equals; `first` puts it before them (a call made from inside another)."""
         if request.state is not State.NEW:
             return  # it was given up on its way here
-        pool = self._pools.get(request.pool)
-        if pool is None:
-            pool = self._pools[request.pool] = _Pool()
+        pool, equals = self._place(request)
         request.state = State.QUEUED
         self._queued += 1
-        equals = pool.levels.get(request.priority)
-        if equals is None:
-            equals = pool.levels[request.priority] = self._new_queue()
         better = equals.insert(request) if first else equals.append(request)
-        blocked = pool.blocked
-        if blocked is not None and (request.priority, not better) < (blocked.priority, True):
+        best = pool.blocked or pool.ready
+        if best is None or (request.priority, not better) < (best.priority, True):
             pool.blocked = None  # perhaps better than the one that waits: it is asked about at once
+            self._stirred[pool] = None
         if request.expires_at is not None:
             self._watch(request)
 
@@ -163,27 +163,61 @@ class Scheduler:
 
     def next(self, now: float) -> Candidate | Wait:
         """Answer the call that should go now, or when to ask again."""
-        best: QueuedRequest | None = None
         until = self._wake_resting(now) if self._resting else math.inf
         if self._expiry:
             until = min(until, self._next_expiry())
         if self.paused:
             return Wait(until)
-        idle = []
-        for name, pool in self._pools.items():
-            if self.ageing is None and pool.waits(now):
-                until = min(until, pool.until)
+        if self.ageing is not None:
+            self._stirred.update(dict.fromkeys(self._pools.values()))
+        until = min(until, self._wake_blocked(now))
+        while self._stirred or self._ready:
+            if self._stirred:
+                self._look_at(self._stirred.popitem()[0], now)
                 continue
-            head = pool.best(now, self.ageing)
-            if head is None:
-                idle.append(name)
-            elif head is pool.blocked and pool.until > now:
-                until = min(until, pool.until)
-            elif best is None or _rank(head, now, self.ageing) < _rank(best, now, self.ageing):
-                best = head
-        for name in idle:
-            del self._pools[name]
-        return Wait(until) if best is None else Candidate(best)
+            pool, best = self._ready[0][3], self._ready[0][3].ready
+            if best is not None and pool.entry == self._ready[0][2]:
+                if best.state is State.QUEUED:
+                    return Candidate(best)
+                self._stir(pool)
+            heapq.heappop(self._ready)
+        return Wait(until)
+
+    def _place(self, request: QueuedRequest) -> tuple[_Pool, FairQueue | SizedQueue]:
+        """Where a call waits: its pool, and in it the queue of its priority."""
+        pool = self._pools.get(request.pool)
+        if pool is None:
+            pool = self._pools[request.pool] = _Pool(request.pool)
+        equals = pool.levels.get(request.priority)
+        if equals is None:
+            equals = pool.levels[request.priority] = self._new_queue()
+        return pool, equals
+
+    def _look_at(self, pool: _Pool, now: float) -> None:
+        """Line a pool up with its best call, unless that has to wait; forget it when it has none."""
+        head = pool.best(now, self.ageing)
+        if head is None:
+            pool.ready = pool.blocked = None
+            self._pools.pop(pool.name, None)
+        elif head is pool.blocked and pool.until > now:
+            pool.ready = None
+        elif head is not pool.ready or self.ageing is not None:
+            pool.ready, pool.entry = head, next(self._entries)
+            heapq.heappush(self._ready, (*_rank(head, now, self.ageing), pool.entry, pool))
+            if len(self._ready) > SPARE + 2 * len(self._pools):
+                self._ready = [entry for entry in self._ready if entry[3].ready and entry[3].entry == entry[2]]
+                heapq.heapify(self._ready)
+
+    def _wake_blocked(self, now: float) -> float:
+        """Have the pools looked at whose wait is over; answer when the next one's is."""
+        while self._blocked:
+            until, _, pool = self._blocked[0]
+            if pool.blocked is not None and pool.until == until:
+                if until > now:
+                    return until
+                self._stirred[pool] = None
+            heapq.heappop(self._blocked)
+        return math.inf
 
     def peek(self, now: float) -> QueuedRequest | None:
         """The call that is next by its rank, whether or not it has to wait for budget; None when none waits."""
@@ -194,20 +228,29 @@ class Scheduler:
         """The candidate was sent: it leaves the queue, and its tenant has had its turn."""
         pool = self._pools[request.pool]
         pool.levels[request.priority].pop(self.weights.get(request.tenant, 1.0))
-        pool.blocked = None
+        self._stir(pool)
         request.move(State.SENDING)
         self._queued -= 1
 
     def deferred(self, request: QueuedRequest, until: float) -> None:
         """The candidate must wait for budget until then; others of its pool that are not better wait with it."""
         pool = self._pools[request.pool]
-        pool.blocked, pool.until = request, until
+        pool.blocked, pool.until, pool.ready = request, until, None
+        if until < math.inf:
+            heapq.heappush(self._blocked, (until, next(self._entries), pool))
+            if len(self._blocked) > SPARE + 2 * len(self._pools):
+                self._blocked = [entry for entry in self._blocked if entry[2].blocked and entry[2].until == entry[0]]
+                heapq.heapify(self._blocked)
 
     def release(self, pool: Hashable) -> None:
         """Something about this pool changed (a place came free, tokens came back): look at it again at once."""
         held = self._pools.get(pool)
-        if held is not None:
-            held.blocked = None
+        if held is not None and held.blocked is not None:
+            self._stir(held)
+
+    def _stir(self, pool: _Pool) -> None:
+        pool.blocked = pool.ready = None
+        self._stirred[pool] = None
 
     def drop(self, request: QueuedRequest, state: State = State.CANCELLED) -> bool:
         """Take a waiting call out, or one that is on its way here; False when it was sent, or has ended."""
@@ -217,6 +260,9 @@ class Scheduler:
         if request.state is not State.QUEUED:
             return False
         request.move(state)  # its place is cleared when the line comes to it, or by a sweep
+        pool = self._pools.get(request.pool)
+        if pool is not None and request in (pool.blocked, pool.ready):
+            self._stir(pool)
         self._queued -= 1
         self._dropped += 1
         if self._dropped > SPARE + self._queued:
@@ -247,11 +293,9 @@ class Scheduler:
         while self._resting and self._resting[0][0] <= now:
             request = heapq.heappop(self._resting)[2]
             if request.state is State.QUEUED:
-                pool = self._pools.setdefault(request.pool, _Pool())
-                if request.priority not in pool.levels:
-                    pool.levels[request.priority] = self._new_queue()
-                pool.levels[request.priority].insert(request)
-                pool.blocked = None
+                pool, equals = self._place(request)
+                equals.insert(request)
+                self._stir(pool)
         return self._resting[0][0] if self._resting else math.inf
 
     def _next_expiry(self) -> float:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ratelimited_llm.core import scheduler as scheduling
 from ratelimited_llm.core.request import Cost, QueuedRequest, State
 from ratelimited_llm.core.scheduler import Candidate, Scheduler, Wait
 
@@ -331,6 +332,32 @@ def test_ended_calls_are_not_kept_until_their_turn_or_deadline(make: Numbers) ->
         del request
     gc.collect()
     assert len(watched) <= 400
+
+
+def test_who_is_next_is_asked_of_the_pools_that_changed_only(make: Numbers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 500 pools, half of which wait, each send looks at the one that it came from."""
+    looks = 0
+    best = scheduling._Pool.best
+
+    def counted(*args: Any) -> QueuedRequest | None:
+        nonlocal looks
+        looks += 1
+        return best(*args)
+
+    monkeypatch.setattr(scheduling._Pool, "best", counted)
+    scheduler = Scheduler()
+    for number in range(1_000):
+        scheduler.add(make(str(number % 500)))
+    for _ in range(250):
+        found = scheduler.next(0.0)
+        assert isinstance(found, Candidate)
+        scheduler.deferred(found.request, 60.0)
+    looks = 0
+    assert len(sent(scheduler, most=400)) == 400
+    assert looks <= 2 * 400
+    looks = 0
+    assert len(sent(scheduler, now=60.0)) == 600
+    assert looks <= 2 * 600 + 500
 
 
 ACTIONS = ["add", "add", "add", "next", "next", "defer", "back", "end", "drop", "expire"]
