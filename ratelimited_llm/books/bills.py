@@ -18,15 +18,14 @@ class Group:
 
     Attributes:
         spent: dollars for its answers.
-        waiting, waiting_cost: calls that are planned and not in flight, and dollars for them by their estimates.
-        flying, flying_cost: the same for those in flight.
+        open, open_cost: calls that are planned or in flight, and dollars for them by their estimates.
         answered: answers that told their usage; of these the following.
         estimated, cost: dollars as they were estimated, and as they turned out.
         output, longest: tokens of all, and of the longest.
     """
 
-    __slots__ = ("_input", "_output", "_request", "answered", "cost", "estimated", "flying", "flying_cost", "longest",
-                 "model", "output", "price", "provider", "spent", "waiting", "waiting_cost")  # fmt: skip
+    __slots__ = ("_input", "_output", "_request", "answered", "cost", "estimated", "longest", "model", "open",
+                 "open_cost", "output", "price", "provider", "spent")  # fmt: skip
 
     def __init__(self, model: str, provider: str, price: Price | None) -> None:
         self.model = model
@@ -36,8 +35,8 @@ class Group:
         # Dollars a token, since every call is estimated several times.
         self._input, self._output = (0.0, 0.0) if price is None else (price.input / MILLION, price.output / MILLION)
         self.spent = 0.0
-        self.waiting = self.flying = 0
-        self.waiting_cost = self.flying_cost = 0.0
+        self.open = 0
+        self.open_cost = 0.0
         self.answered = 0
         self.estimated = self.cost = 0.0
         self.output = self.longest = 0
@@ -51,25 +50,10 @@ class Group:
         """US dollars that a call will probably cost; 0.0 when nobody knows its price."""
         return cost.input_tokens * self._input + cost.output_tokens * self._output + self._request
 
-    def enter(self, estimated: float) -> None:
-        self.waiting += 1
-        self.waiting_cost += estimated
-
-    def leave(self) -> None:
-        """A call waits no more. It takes a mean share along, as its estimate may have changed while it waited."""
-        if self.waiting:
-            self.waiting_cost -= self.waiting_cost / self.waiting
-            self.waiting -= 1
-        if not self.waiting:
-            self.waiting_cost = 0.0  # no dust from subtractions
-
-    def take_off(self, estimated: float) -> None:
-        self.flying += 1
-        self.flying_cost += estimated
-
-    def land(self, estimated: float) -> None:
-        self.flying -= 1
-        self.flying_cost = self.flying_cost - estimated if self.flying else 0.0
+    def close(self, estimated: float) -> None:
+        """A call that was expected to cost so much is not open any more."""
+        self.open -= 1
+        self.open_cost = self.open_cost - estimated if self.open else 0.0  # no dust from subtractions
 
     def learn(self, estimated: float, dollars: float, output: int) -> None:
         self.answered += 1
@@ -84,8 +68,8 @@ class Bill:
 
     Attributes:
         group: whose price it has; see `Spending.group`.
-        estimated_cost: US dollars as it was sent; None while it is not in flight.
-        worst_cost: US dollars that it costs at most, as it was sent; 0.0 without a cap.
+        estimated_cost: US dollars as it was planned, or sent last.
+        worst_cost: US dollars that it costs at most, as it was sent, 0.0 without a cap; None while it is not in flight.
     """
 
     __slots__ = ("estimated_cost", "group", "worst_cost")
@@ -93,5 +77,5 @@ class Bill:
     group: Group
 
     def __init__(self) -> None:
-        self.estimated_cost: float | None = None
-        self.worst_cost = 0.0
+        self.estimated_cost = 0.0
+        self.worst_cost: float | None = None

@@ -223,9 +223,9 @@ class Ledger:
         now = self.clock()
         with self.lock:
             if call.stage == FLYING:
-                model = self._answer(call, now)
                 self._leave(call)
-                self._use(call, usage, now, model)
+                model, current = self._answer(call, now)
+                self._use(call, usage, now, model, current)
                 call.meter.duration.add(now - call.sent_at)
 
     def opened(self, call: CallRecord) -> None:
@@ -242,7 +242,7 @@ class Ledger:
         with self.lock:
             call.meter.first_chunk.add(now - call.sent_at)
 
-    def _answer(self, call: CallRecord, now: float) -> ModelBook:
+    def _answer(self, call: CallRecord, now: float) -> tuple[ModelBook, Slice]:
         self.answered_calls += 1
         call.meter.answered += 1
         latency = now - call.sent_at
@@ -255,7 +255,7 @@ class Ledger:
         current = self._slice(now)
         current.answered += 1
         self.chronicle.latency(current, latency)
-        return model
+        return model, current
 
     def stream_ended(self, call: CallRecord, usage: Usage | None) -> None:
         """Its stream is over; may be called from a finalizer."""
@@ -271,7 +271,7 @@ class Ledger:
             call, usage, at = self._late.popleft()
             if call.stage == STREAMING:
                 self._leave(call)
-                self._use(call, usage, at, self._model(call))
+                self._use(call, usage, at, self._model(call), self._slice(at))
                 call.meter.duration.add(at - call.sent_at)
 
     def replayed(self, call: CallRecord) -> None:
@@ -340,9 +340,9 @@ class Ledger:
             if not self.open:
                 self._changed.notify_all()
 
-    def _use(self, call: CallRecord, usage: Usage | None, now: float, model: ModelBook) -> None:
+    def _use(self, call: CallRecord, usage: Usage | None, now: float, model: ModelBook, current: Slice) -> None:
         """Correct what it was charged to what it used; it has left."""
-        meter, current = call.meter, self._slice(now)
+        meter = call.meter
         meter.cost += self.spending.answered(call, usage) or 0.0
         if usage is None:
             return

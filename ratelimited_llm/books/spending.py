@@ -99,11 +99,13 @@ class Spending:
         if group.price is None and self.max_cost is not None:
             raise Unpriced(_unknown(group.model))
         self._planned += 1
-        group.enter(group.likely(cost))
+        bill.estimated_cost = estimated = group.likely(cost)
+        group.open += 1
+        group.open_cost += estimated
 
     def dropped(self, bill: Bill) -> None:
         """A planned call will not be sent (again): it was cancelled, or its time was over."""
-        bill.group.leave()
+        bill.group.close(bill.estimated_cost)
         self._planned -= 1
 
     def worst(self, group: Group, cost: Cost, most_input: int | None, most_output: int | None) -> float:
@@ -141,13 +143,12 @@ class Spending:
 
     def started(self, bill: Bill, cost: Cost, worst: float = 0.0) -> None:
         """A planned call was sent, and costs so much at worst. Starting one twice counts once."""
-        if bill.estimated_cost is not None:
+        if bill.worst_cost is not None:
             return
         group = bill.group
-        group.leave()
-        bill.estimated_cost = estimated = group.likely(cost)
-        bill.worst_cost = worst
-        group.take_off(estimated)
+        estimated = group.likely(cost)
+        group.open_cost += estimated - bill.estimated_cost
+        bill.estimated_cost, bill.worst_cost = estimated, worst
         self._flying += 1
         self._at_risk += worst
 
@@ -161,13 +162,16 @@ class Spending:
         Returns:
             What it cost, US dollars; None when nobody knows.
         """
-        estimated = self._land(bill)
-        group = bill.group
-        if estimated is None or group.price is None:
+        worst = self._land(bill)
+        if worst is None:
+            return None
+        group, estimated = bill.group, bill.estimated_cost
+        group.close(estimated)
+        if group.price is None:
             return None
         if usage is None:
             dollars = estimated * group.ratio
-            self._doubtful += max(0.0, bill.worst_cost - dollars)
+            self._doubtful += max(0.0, worst - dollars)
         else:
             dollars = self.prices.cost(group.model, group.provider, usage) or 0.0
             group.learn(estimated, dollars, usage.output_tokens)
@@ -183,22 +187,22 @@ class Spending:
             again: it waits to be sent again (a refusal, a retry); False: it has failed for good.
             perhaps_paid: the provider may have answered, and nobody heard it: a timeout, a broken connection.
         """
-        estimated = self._land(bill)
-        if estimated is None:
+        worst = self._land(bill)
+        if worst is None:
             return
         if perhaps_paid:
-            self._doubtful += bill.worst_cost
-        if again:
-            bill.group.enter(estimated)
+            self._doubtful += worst
+        if not again:
+            bill.group.close(bill.estimated_cost)
 
     def _land(self, bill: Bill) -> float | None:
-        estimated = bill.estimated_cost
-        if estimated is not None:
-            bill.estimated_cost = None
-            bill.group.land(estimated)
+        """It is in flight no more; answers its worst cost, or None when it was not."""
+        worst = bill.worst_cost
+        if worst is not None:
+            bill.worst_cost = None
             self._flying -= 1
-            self._at_risk = self._at_risk - bill.worst_cost if self._flying else 0.0
-        return estimated
+            self._at_risk = self._at_risk - worst if self._flying else 0.0
+        return worst
 
     # -- what it comes to ---------------------------------------------------------------------------------------------
 
@@ -221,7 +225,7 @@ class Spending:
         """
         if not self._known:
             return None
-        dollars = self._spent + sum((group.waiting_cost + group.flying_cost) * group.ratio for group in self._all)
+        dollars = self._spent + sum(group.open_cost * group.ratio for group in self._all)
         to_come = self._total - self._replayed - self._planned
         return dollars * (1.0 + to_come / self._planned) if to_come > 0 and self._planned else dollars
 

@@ -39,12 +39,13 @@ class Books:
     def __init__(self, prices, max_cost):
         self.spending = Spending(prices, max_cost)
         self.bills = defaultdict(Bill)
+        self.waiting = defaultdict(list)  # bills of calls that were planned, by model
 
     def __getattr__(self, name):
         return getattr(self.spending, name)
 
-    def bill(self, quote, key=None):
-        bill = Bill() if key is None else self.bills[key]
+    def bill(self, quote):
+        bill = Bill()
         bill.group = self.spending.group(quote.model, quote.provider)
         return bill
 
@@ -53,10 +54,12 @@ class Books:
         return self.spending.worst(bill.group, quote.cost, quote.most_input, quote.most_output)
 
     def planned(self, quote):
-        self.spending.planned(self.bill(quote), quote.cost)
+        bill = self.bill(quote)
+        self.spending.planned(bill, quote.cost)
+        self.waiting[quote.model].append(bill)
 
     def dropped(self, quote):
-        self.spending.dropped(self.bill(quote))
+        self.spending.dropped(self.waiting[quote.model].pop())
 
     def may_start(self, quote):
         return self.spending.may_start(self.worst(quote))
@@ -66,7 +69,9 @@ class Books:
 
     def started(self, key, quote):
         worst = 0.0 if self.spending.max_cost is None else self.worst(quote)
-        self.spending.started(self.bill(quote, key), quote.cost, worst)
+        if key not in self.bills:
+            self.bills[key] = self.waiting[quote.model].pop()
+        self.spending.started(self.bills[key], quote.cost, worst)
 
     def answered(self, key, usage):
         return self.spending.answered(self.bills[key], usage)
@@ -297,6 +302,7 @@ def test_without_a_maximum_the_worst_is_learned_from_answers():
     spending.started(1, one)
     spending.answered(1, Usage(10, 100))
     assert spending.refusal(one).needed == pytest.approx(200 + 10)
+    spending.planned(one)
     spending.started(2, one)
     spending.answered(2, Usage(10, 1_000))
     assert spending.refusal(one).needed == pytest.approx(1_250 + 10)
