@@ -25,6 +25,7 @@ from .options import (
     LIMIT_NAMES,
     PREFIX,
     CallOptions,
+    disabled,
     limits_from_environment,
     mode_from_environment,
     parse_amount,
@@ -76,7 +77,8 @@ class Runtime:
         if "mode" not in options:
             options["mode"] = mode_from_environment()
         self.options = CallOptions(**options)
-        self.account: tuple[Any, str, Account] | None = None  # as of the last call
+        self.disabled = disabled()
+        self.account: tuple[tuple[Any, ...], Account] | None = None  # whose the last call was
         self.lane = Lane()
         self.hint = SerialHint()
         max_cost, told = given.get("max_cost"), os.environ.get(PREFIX + "MAX_COST")

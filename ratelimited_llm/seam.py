@@ -20,7 +20,7 @@ from .calls.transport import widen
 from .conveniences import Looking
 from .core.feedback import Kind
 from .exceptions import WorkerStopped
-from .options import PREFIX, disabled
+from .options import PREFIX
 from .providers import dialect_for
 from .runtime import CALL_NAMES, OWN_NAMES, Runtime
 from .shared_workers import worker_for
@@ -77,7 +77,7 @@ class Seam(Looking[SDKClient]):
             WorkerStopped: the client is closed.
         """
         runtime = self._runtime
-        if disabled() or not self._spends(options):
+        if runtime.disabled or not self._spends(options):
             return None
         if self.is_closed():  # type: ignore[attr-defined]
             raise WorkerStopped("this client is closed: make a new one, or submit before close()")
@@ -92,30 +92,26 @@ class Seam(Looking[SDKClient]):
         return path.partition("?")[0].rstrip("/").endswith(self._endpoints)
 
     def _account(self, runtime: Runtime) -> Account:
-        url, identity = self.base_url, self._identity()  # type: ignore[attr-defined]
+        whose = self._whose()
         seen = runtime.account
-        if seen is not None and seen[0] is url and seen[1] == identity:
-            return seen[2]
-        base_url = str(url)
+        if seen is not None and seen[0] == whose:
+            return seen[1]
+        base_url = str(self.base_url)  # type: ignore[attr-defined]
         dialect = dialect_for(runtime.provider, base_url)
-        account = account_for(runtime.provider, base_url, identity, runtime.limits, dialect)
-        runtime.account = (url, identity, account)
+        account = account_for(runtime.provider, base_url, _identity(whose[1:]), runtime.limits, dialect)
+        runtime.account = (whose, account)
         return account
 
-    def _identity(self) -> str:
-        """Whose limits: the key and what else tells accounts apart. Only ever used as a digest."""
-        parts = []
+    def _whose(self) -> tuple[Any, ...]:
+        """What tells accounts apart, as the client has it now: it may be given another key at any time."""
         # A function that makes keys counts instead of them: a fresh key has the limits of the one before.
-        key = "_api_key_provider" if getattr(self, "_api_key_provider", None) else "api_key"
-        for name in (key, "auth_token"):
-            value = getattr(self, name, None)
-            if value:
-                parts.append(value if isinstance(value, str) else f"{name}-{id(value)}")
-        for name in ("organization", "project"):
-            value = getattr(self, name, None)
-            if isinstance(value, str) and value:  # anthropic has resources of such names
-                parts.append(value)
-        return "\n".join(parts)
+        return (
+            self.base_url,  # type: ignore[attr-defined]
+            getattr(self, "_api_key_provider", None) or getattr(self, "api_key", None),
+            getattr(self, "auth_token", None),
+            getattr(self, "organization", None),
+            getattr(self, "project", None),
+        )
 
     # -- the SDK's hooks: each is the SDK's own unless this thread is making an attempt -------------------------------
 
@@ -158,6 +154,18 @@ class Seam(Looking[SDKClient]):
         if attempt is not None and attempt.may_wait(attempt.judge(response)):
             raise attempt.again(error)  # its retries are used up, but waiting for a limit is none
         return error
+
+
+def _identity(whose: tuple[Any, Any, Any, Any]) -> str:
+    """Whose limits: the key and what else tells accounts apart. Only ever used as a digest."""
+    key, token, organization, project = whose
+    parts = []
+    for name, value in (("api_key", key), ("auth_token", token)):
+        if value:
+            parts.append(value if isinstance(value, str) else f"{name}-{id(value)}")
+    # anthropic has resources of such names.
+    parts += [value for value in (organization, project) if isinstance(value, str) and value]
+    return "\n".join(parts)
 
 
 def _initializer(base: Any) -> Callable[..., None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import itertools
 import logging
@@ -808,7 +809,9 @@ def test_the_child_of_a_fork_can_use_futures_although_a_thread_held_the_lock(our
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with light_future._lock_of(inherited):
+        with contextlib.ExitStack() as taken:
+            for lock in light_future._locks:
+                taken.enter_context(lock)
             held.set()
             release.wait()
 

@@ -33,12 +33,12 @@ class CallJob(FutureJob):
 
     call: QueuedCall
     context: contextvars.Context
+    costed: int | None  # what the estimator had learned by then; None when it was estimated again
     lane: Lane | None
 
     def recost(self) -> None:
-        version = self.call.account.estimator.version
-        if getattr(self, "costed", 0) == 0 and version:
-            self.costed = version
+        if self.costed is not None and self.costed != self.call.account.estimator.version:
+            self.costed = None
             if self.call.runtime.estimator is None:
                 self.cost = self.call.cost()
 
@@ -107,6 +107,7 @@ def make_job(call: QueuedCall, context: contextvars.Context) -> CallJob:
     worker = call.runtime.worker
     job = call.job_kind(worker.next_sequence(), call.pool, call.estimated, **call.job_options())
     job.worker, job.call, job.lane, job.context = worker, call, call.runtime.lane, context
+    job.costed = call.account.estimator.version
     return job
 
 

@@ -185,19 +185,18 @@ class QueuedCall(CallRecord):
 
     def _snapshot(self) -> None:
         """Keep the request as it is now, whatever the caller does with it later."""
+        options = self.options
         prepare = getattr(self.client, "_copy_and_prepare", None)  # anthropic's own: iterators and files are read once
         if prepare is not None:
-            options = prepare(self.options)
-        else:
-            options = self.options.model_copy() if hasattr(self.options, "model_copy") else self.options.copy()
-        options.json_data = snapshot(options.json_data)
+            options = prepare(options)
+        kept = {"json_data": snapshot(options.json_data)}
         if options.extra_json is not None:
-            options.extra_json = snapshot(options.extra_json)
+            kept["extra_json"] = snapshot(options.extra_json)
         if isinstance(options.headers, dict):
-            options.headers = dict(options.headers)
+            kept["headers"] = dict(options.headers)
         if options.idempotency_key is None:
-            options.idempotency_key = self.client._idempotency_key()  # one for all attempts, as within the SDK
-        self.options = options
+            kept["idempotency_key"] = self.client._idempotency_key()  # one for all attempts, as within the SDK
+        self.options = options.model_copy(update=kept) if hasattr(options, "model_copy") else options.copy(update=kept)
 
     def _declared(self) -> Any:
         raw = _raw(_headers(self.options))
@@ -300,7 +299,8 @@ class QueuedCall(CallRecord):
             self.account.news.refused(self.pool.family, outcome)
 
     def _answer(self, job: Any, attempt: Attempt, value: Any) -> Answer:
-        self.account.news.answered(self.pool.family, attempt.readings)
+        if attempt.readings:
+            self.account.news.answered(self.pool.family, attempt.readings)
         ledger, response = self.runtime.ledger, attempt.accepted
         if response is not None and not response.is_closed:
             self._watch(job, response, value)

@@ -173,7 +173,8 @@ class ShardedTransport:
             surplus = self._settle()
             shard = self._with_room()
             shard.in_flight += 1
-        _close_all(surplus)
+        if surplus:
+            _close_all(surplus)
         return shard
 
     def _with_room(self) -> _Shard:
@@ -193,7 +194,8 @@ class ShardedTransport:
                 surplus = self._settle()
             finally:
                 self._lock.release()
-            _close_all(surplus)
+            if surplus:
+                _close_all(surplus)
 
     def _settle(self) -> list[_Shard]:
         """Count what has ended; answer the shards that are not needed any more. Under `_lock`."""
@@ -245,13 +247,15 @@ class _Stream:
         try:
             self._stream.close()
         finally:
-            with suppress(IndexError):
-                self._transport._leave(self._held.pop())
+            if self._held:
+                with suppress(IndexError):
+                    self._transport._leave(self._held.pop())
 
     def __del__(self) -> None:
         # Closing it here would take the pool's lock, which the thread that we interrupted may hold.
-        with suppress(IndexError, AttributeError):
-            self._transport._forgotten.append((self._stream, self._held.pop()))
+        if getattr(self, "_held", None):
+            with suppress(IndexError):
+                self._transport._forgotten.append((self._stream, self._held.pop()))
 
 
 @lru_cache(maxsize=8)

@@ -15,6 +15,7 @@ MEMORY = 0.1  # how much of each answer goes into what is remembered
 IMAGE_BYTES = 4 * 765  # a high-detail image is 765 tokens at OpenAI; a data URL's own length says nothing
 MESSAGE_BYTES = 12  # a message's frame is about three tokens
 UNGUARDED = 10_000  # parts of a body that are counted before it is asked whether they were counted already
+NUMBERS = (int, float, type(None))
 LABELS = frozenset({"model", "role", "type", "id", "name", "user", "detail", "format", "encoding_format"})
 
 
@@ -37,15 +38,17 @@ def prompt_bytes(body: object) -> int:
                 continue
             seen.add(id(item))
         try:
-            if type(item) is dict or isinstance(item, Mapping):  # to ask the second costs more than all the rest
-                if "role" in item:
-                    total += MESSAGE_BYTES
-                stack.extend(value for key, value in item.items() if key not in LABELS)
-            elif isinstance(item, (list, tuple)):
+            if isinstance(item, (list, tuple)):
                 if item and isinstance(item[0], int):
                     total += int(BYTES_PER_TOKEN) * len(item)  # a prompt that is tokens already
                 else:
-                    stack.extend(item)
+                    stack += item
+            elif isinstance(item, NUMBERS):
+                continue
+            elif type(item) is dict or isinstance(item, Mapping):  # to ask the second costs more than all the rest
+                if "role" in item:
+                    total += MESSAGE_BYTES
+                stack += [value for key, value in item.items() if key not in LABELS]
         except Exception:  # of somebody's own mapping, or one that another thread changes
             continue
     return total
@@ -90,4 +93,4 @@ class TokenEstimator:
 
 def body_of(value: Any) -> Mapping[str, Any]:
     """A request body as a mapping, whatever was given."""
-    return value if isinstance(value, Mapping) else {}
+    return value if type(value) is dict or isinstance(value, Mapping) else {}

@@ -104,6 +104,8 @@ class RateLimits:
         Raises:
             BudgetExceeded: with the limit, what was asked for, and what to change.
         """
+        if self.tpm is None and self.tpd is None and self.itpm is None:
+            return
         for name, asked in (("tpm", cost.reserved), ("tpd", cost.reserved), ("itpm", cost.input_tokens)):
             limit = getattr(self, name)
             if limit is not None and asked > limit * self.part:

@@ -10,6 +10,7 @@ import math
 
 __all__ = ["Ramp"]
 
+LN_2 = math.log(2.0)
 OVER = 4_000.0  # sends per second from which on a ramp is no longer a ramp
 
 
@@ -68,7 +69,7 @@ class Ramp:
             return
         self.sent += 1
         # N sends after t seconds of a pace that doubles every d: dN/dt = first + N ln 2 / d.
-        growth = self.sent * math.log(2) / self.doubling if self.sent < self.careful_at else 0.0
+        growth = self.sent * LN_2 / self.doubling if self.sent < self.careful_at else 0.0
         pace = min(self.first + growth, self.most)
-        self.next_at = max(now, self.next_at if math.isfinite(self.next_at) else now) + 1.0 / pace
+        self.next_at = max(now, self.next_at) + 1.0 / pace
         self.over = self.first + growth > OVER

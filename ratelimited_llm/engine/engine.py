@@ -93,17 +93,16 @@ class Engine(Steps):
     def tell(self, handler: Handler, job: Job, extra: Any) -> None:
         """Act on a message about a call that its own thread or task has made, or leave it for whoever drives."""
         message = (CONTROL, self.sequence(), handler, job, extra)
-        if self._settled_at_once(message):
+        inbox = self.inbox
+        if not (inbox.queue or self.core.locked()) and self._settled_at_once(message):  # as in `_at_once`
             return
-        self.inbox.put(message, ring=not job.drives)
+        inbox.put(message, ring=not job.drives)
         if job.drives:
             self.drive(taking=False)
 
     def _settled_at_once(self, message: Message) -> bool:
         """Act on it here and now when nobody waits, which spares a switch to the thread."""
         inbox, scheduler = self.inbox, self.machine.scheduler
-        if inbox.queue or not scheduler.empty or self.core.locked():  # as in `_at_once`
-            return False
         try:
             with self.core:
                 if inbox.queue or not scheduler.empty:
@@ -346,7 +345,7 @@ class Engine(Steps):
 
     def _look_around(self) -> None:
         self.inbox.keeps = self if len(self.machine.scheduler) else None
-        if not self._busy():
+        if (self.senders.kept or self._gates) and not self._busy():
             self.senders.relax()
             gates, self._gates = self._gates, []
             for gate in gates:

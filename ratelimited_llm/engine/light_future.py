@@ -4,7 +4,7 @@ A million calls may be queued and only a few are waited for at one moment, so wh
 
 1. Until somebody waits, a future has no lock of its own: its steps happen under one of the few locks of this module.
 2. `wait()` and `as_completed()` hold the locks of many futures at a time, so the first use of `_condition` gives the
-   future its own lock, for life; from then on its steps happen under that one, and `_lock_of` says which it is.
+   future its own lock, for life; from then on its steps happen under that one; `_atomically` takes the right one.
 3. The module's locks are the innermost: nothing else is taken while one is held, and nobody's code runs under it.
 4. A finished future never changes again, so one that ended without a lock needs none: its `_condition` guards nothing.
 
@@ -243,7 +243,8 @@ class LightFuture(Future[T]):
                     else:
                         watch(partial(sleep_at, gate), timeout)
                 finally:
-                    self._atomically(_forget_gate, gate)
+                    if self._state not in _OVER:  # it was left too early; whoever ends it forgets all gates
+                        self._atomically(_forget_gate, gate)
         if self._state != FINISHED:
             raise CancelledError if self._state in _OVER else FutureTimeoutError
 
@@ -328,11 +329,14 @@ class LightFuture(Future[T]):
 
     def _atomically(self, step: Callable[..., R], *args: Any) -> R:
         """Take a step under this future's lock."""
-        while True:
-            lock = _lock_of(self)
-            with lock:
-                if lock is _lock_of(self):  # if not, it was given its own lock while we waited for one of the module's
+        waits = self._waits
+        while waits is None or waits.lock is None:
+            with _locks[(id(self) >> 4) % _LOCKS]:
+                waits = self._waits
+                if waits is None or waits.lock is None:  # if not, it was given its own while we waited for this one
                     return step(self, *args)
+        with waits.lock:
+            return step(self, *args)
 
     @property
     def _condition(self) -> Any:
@@ -360,11 +364,6 @@ _set_state, _set_waits, _set_call, _set_owner, _set_where, _set_result, _set_exc
     LightFuture.__dict__[name].__set__
     for name in ("_state", "_waits", "_call", "_owner", "_where", "_result", "_exception")
 )
-
-
-def _lock_of(future: LightFuture[Any]) -> Any:
-    waits = future._waits
-    return _locks[(id(future) >> 4) % _LOCKS] if waits is None or waits.lock is None else waits.lock
 
 
 # The steps: each runs under the lock of its future, and runs nobody else's code.
