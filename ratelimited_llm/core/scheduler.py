@@ -261,8 +261,11 @@ class Scheduler:
             return False
         request.move(state)  # its place is cleared when the line comes to it, or by a sweep
         pool = self._pools.get(request.pool)
-        if pool is not None and request in (pool.blocked, pool.ready):
+        if pool is not None and request is pool.blocked:
             self._stir(pool)
+        elif pool is not None and request is pool.ready:
+            pool.ready = None
+            self._stirred[pool] = None
         self._queued -= 1
         self._dropped += 1
         if self._dropped > SPARE + self._queued:
