@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from ..core.feedback import Reading
 from ..core.request import Usage
 from .base import Dialect
-from .parsing import count, field, moment, reading, until
+from .parsing import all_of, count, field, moment, reading, until
 
 __all__ = ["AnthropicDialect"]
 
@@ -42,20 +42,9 @@ class AnthropicDialect(Dialect):
         `tokens-*` is the most restrictive limit, or the sum of both, and is only used where neither is sent. Resets
         are RFC 3339 moments, made durations by the answer's own Date header; None without one, 0 when past.
         """
-        found = []
-        for what, dimension, resolution in (
-            ("requests", "rpm", 1.0),
-            ("input-tokens", "itpm", _ROUNDED),
-            ("output-tokens", "otpm", _ROUNDED),
-        ):
-            told = _told(headers, what, dimension, resolution)
-            if told is not None:
-                found.append(told)
-        if not any(told.dimension != "rpm" for told in found):
-            both = _told(headers, "tokens", "tpm", _ROUNDED)
-            if both is not None:
-                found.append(both)
-        return tuple(found)
+        requests = _told(headers, "requests", "rpm", 1.0)
+        each = [_told(headers, f"{way}-tokens", f"{way[0]}tpm", _ROUNDED) for way in ("input", "output")]
+        return all_of(requests, *each) if any(each) else all_of(requests, _told(headers, "tokens", "tpm", _ROUNDED))
 
     def family(self, model: str) -> str:
         """The model class, whose versions share one limit ("Sonnet 4.x"): "claude-sonnet-4-5-20250929" is

@@ -12,13 +12,14 @@ from dataclasses import replace
 from ..core.feedback import Kind, Reading
 from .base import Dialect
 from .bodies import ErrorFacts
-from .parsing import LONGEST, LimitText, duration, finite, header, reading, retry_after
+from .openai import LONG_PERIOD
+from .parsing import LONGEST, all_of, duration, finite, header, header_reading, retry_after
+from .refusals import LimitText
 
 __all__ = ["AzureDialect"]
 
 # GitHub Models and Foundry name the counter that refused: "UserByModelByMinuteUncachedInputTokens".
 _COUNTER = re.compile(r"\bUser(?:By[A-Za-z]{1,40}|ConcurrentRequests)", re.ASCII)
-_LONG_PERIOD = 2277.0  # seconds: the geometric mean of a minute and a day
 
 
 class AzureDialect(Dialect):
@@ -42,15 +43,9 @@ class AzureDialect(Dialect):
         """
         found = []
         for what, minute, day in (("requests", "rpm", "rpd"), ("tokens", "tpm", "tpd")):
-            limit, remaining = headers.get(f"x-ratelimit-limit-{what}"), headers.get(f"x-ratelimit-remaining-{what}")
-            if limit is None and remaining is None:
-                continue
             period = finite(headers.get(f"x-ratelimit-renewalperiod-{what}")) or 60.0
-            reset = duration(headers.get(f"x-ratelimit-reset-{what}"))
-            told = reading(day if period > _LONG_PERIOD else minute, limit, remaining, reset)
-            if told is not None:
-                found.append(told)
-        return tuple(found)
+            found.append(header_reading(headers, what, day if period > LONG_PERIOD else minute))
+        return all_of(*found)
 
     def _kind(self, status: int, headers: Mapping[str, str], error: ErrorFacts, said: LimitText) -> Kind:
         kind = super()._kind(status, headers, error, said)

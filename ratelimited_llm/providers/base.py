@@ -11,7 +11,8 @@ from ..core.feedback import ANSWERED, Kind, Outcome, Reading
 from ..core.request import Cost, Usage
 from . import parsing
 from .bodies import ErrorFacts, read_error
-from .parsing import LimitText, count, field, finite
+from .parsing import count, field, finite
+from .refusals import LimitText, limit_text
 
 __all__ = ["DEFAULT_OUTPUT", "Dialect"]
 
@@ -192,7 +193,7 @@ class Dialect:
 
     def _refusal(self, headers: Mapping[str, str], error: ErrorFacts) -> LimitText:
         """What the refusal says about itself; dialects whose bodies say it elsewhere than in prose add to it."""
-        return parsing.limit_text(error.message)
+        return limit_text(error.message)
 
     def _renewal(self, headers: Mapping[str, str]) -> float | None:
         """Seconds of the period of whichever limit has nothing left, where a header tells it; None where none does.

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ..core.feedback import Kind, Reading
 from .base import Dialect
 from .bodies import ErrorFacts
-from .openai import request_dimension
-from .parsing import LARGEST, LimitText, count, date_of, duration, field, finite, reading, until
+from .openai import with_period
+from .parsing import LARGEST, all_of, count, date_of, duration, field, finite, header_reading, reading, until
+from .refusals import LimitText
 
 __all__ = [
-    "CerebrasDialect",
-    "CompatibleDialect",
-    "DeepSeekDialect",
-    "GeminiDialect",
-    "MistralDialect",
-    "OpenRouterDialect",
+    "CerebrasDialect", "CompatibleDialect", "DeepSeekDialect", "GeminiDialect", "MistralDialect", "OpenRouterDialect",
     "TogetherDialect",
-]
+]  # fmt: skip
 
 _DAY = 86_400.0
+_PERIOD_NAMES = (
+    ("requests-minute", "rpm"), ("req-minute", "rpm"), ("requests-day", "rpd"), ("tokens-minute", "tpm"),
+    ("tokens-day", "tpd"),
+)  # fmt: skip
 _IETF_ITEM = re.compile(r'"([^"]{0,80})"((?: ?; ?[a-z]{1,8}=[^,;"]{1,40}){1,8})', re.ASCII)
 _IETF_PARAMETER = re.compile(r"([a-z]{1,8})=([0-9]{1,15})", re.ASCII)
 
@@ -35,15 +35,15 @@ class CompatibleDialect(Dialect):
     def readings(self, headers: Mapping[str, str]) -> tuple[Reading, ...]:
         """OpenAI's names, those with a period in them, the bare `x-ratelimit-*`, and the IETF draft; the first wins.
 
-        `-requests` is told to be of the minute or the day by `openai.request_dimension`; tokens without a period in
+        `-requests` is told to be of the minute or the day by `openai.with_period`; tokens without a period in
         the name are taken as the minute's.
         """
         found = [*_with_period(headers), *_openai_names(headers)]
         if "x-ratelimit-limit" in headers:
-            found += _bare_names(headers)
+            found.append(_bare_names(headers))
         if "ratelimit" in headers:
             found += _ietf(headers)
-        return _first_of_each(found)
+        return all_of(*found)
 
 
 class MistralDialect(CompatibleDialect):
@@ -59,7 +59,7 @@ class MistralDialect(CompatibleDialect):
 
     def readings(self, headers: Mapping[str, str]) -> tuple[Reading, ...]:
         """`x-ratelimit-{limit,remaining}-{req,tokens}-minute`."""
-        return _first_of_each(_with_period(headers))
+        return all_of(*_with_period(headers))
 
 
 class CerebrasDialect(CompatibleDialect):
@@ -104,20 +104,20 @@ class OpenRouterDialect(CompatibleDialect):
 
     def readings(self, headers: Mapping[str, str]) -> tuple[Reading, ...]:
         """`x-ratelimit-{limit,remaining}`, and `-reset` as milliseconds since 1970."""
-        return tuple(_window(headers, headers))
+        return all_of(_window(headers, headers))
 
     def _refusal(self, headers: Mapping[str, str], error: ErrorFacts) -> LimitText:
         """The refusal's headers, which are repeated in `error.metadata.headers`; in a window the reset is the wait."""
         said = super()._refusal(headers, error)
         told = _window(headers, headers)
         repeated = field(field(error.raw, "metadata"), "headers")
-        if not told and isinstance(repeated, dict):
+        if told is None and isinstance(repeated, dict):
             lower = {name.lower(): value for name, value in list(repeated.items())[:50] if isinstance(name, str)}
             told = _window(lower, headers)
-        for found in told:
-            wait = max(said.wait or 0.0, found.reset or 0.0) if found.remaining == 0 else said.wait
-            said = replace(said, dimension=said.dimension or found.dimension, wait=wait or None)
-        return said
+        if told is None:
+            return said
+        wait = max(said.wait or 0.0, told.reset or 0.0) if told.remaining == 0 else said.wait
+        return replace(said, dimension=said.dimension or told.dimension, wait=wait or None)
 
 
 class DeepSeekDialect(CompatibleDialect):
@@ -187,88 +187,49 @@ def _violated(said: LimitText, violation: object) -> LimitText:
 # --- header families -------------------------------------------------------------------------------------------
 
 
-def _names(dimension: str, what: str) -> tuple[str, str, str, str]:
-    return dimension, f"x-ratelimit-limit-{what}", f"x-ratelimit-remaining-{what}", f"x-ratelimit-reset-{what}"
-
-
-_PERIOD_NAMES = (
-    _names("rpm", "requests-minute"),
-    _names("rpm", "req-minute"),
-    _names("rpd", "requests-day"),
-    _names("tpm", "tokens-minute"),
-    _names("tpd", "tokens-day"),
-)
-_OPENAI_NAMES = (_names("rpm", "requests"), _names("tpm", "tokens"))
-
-
-def _first_of_each(readings: Iterable[Reading]) -> tuple[Reading, ...]:
-    found: dict[str, Reading] = {}
-    for told in readings:
-        found.setdefault(told.dimension, told)
-    return tuple(found.values())
-
-
-def _with_period(headers: Mapping[str, str]) -> list[Reading]:
+def _with_period(headers: Mapping[str, str]) -> list[Reading | None]:
     """Cerebras' `-requests-day`, `-tokens-minute` and Mistral's `-req-minute`: float seconds, or no reset at all."""
-    found = []
-    for dimension, limits, remains, resets in _PERIOD_NAMES:
-        limit, remaining = headers.get(limits), headers.get(remains)
-        if limit is None and remaining is None:
-            continue
-        told = reading(dimension, limit, remaining, _reset(headers.get(resets), headers))
-        if told is not None:
-            found.append(told)
-    return found
+    return [header_reading(headers, what, dimension, _reset_by(headers)) for what, dimension in _PERIOD_NAMES]
 
 
-def _openai_names(headers: Mapping[str, str]) -> list[Reading]:
-    found = []
-    for dimension, limits, remains, resets in _OPENAI_NAMES:
-        limit, remaining = headers.get(limits), headers.get(remains)
-        if limit is None and remaining is None:
-            continue
-        reset = _reset(headers.get(resets), headers)
-        if dimension != "tpm":
-            dimension = request_dimension(limit, remaining, reset)
-        told = reading(dimension, limit, remaining, reset)
-        if told is not None:
-            found.append(told)
-    return found
+def _openai_names(headers: Mapping[str, str]) -> list[Reading | None]:
+    requests = header_reading(headers, "requests", "rpm", _reset_by(headers))
+    tokens = header_reading(headers, "tokens", "tpm", _reset_by(headers))
+    return [None if requests is None else with_period(requests), tokens]
 
 
-def _bare_names(headers: Mapping[str, str]) -> list[Reading]:
+def _bare_names(headers: Mapping[str, str]) -> Reading | None:
     """`x-ratelimit-{limit,remaining,reset}`: requests, of a period that only the reset can tell.
 
     Up to a minute is a minute, over an hour is a day; in between is neither, and nothing is said.
     """
-    limit = headers.get("x-ratelimit-limit")
-    if limit is None:
-        return []
-    reset = _reset(headers.get("x-ratelimit-reset"), headers)
+    reset = _reset_by(headers)(headers.get("x-ratelimit-reset"))
     if reset is not None and 60 < reset <= 3600:
-        return []
+        return None
     dimension = "rpd" if reset is not None and reset > 3600 else "rpm"
-    told = reading(dimension, limit, headers.get("x-ratelimit-remaining"), reset)
-    return [] if told is None else [told]
+    return reading(dimension, headers.get("x-ratelimit-limit"), headers.get("x-ratelimit-remaining"), reset)
 
 
-def _window(told: Mapping[str, str], headers: Mapping[str, str]) -> list[Reading]:
+def _window(told: Mapping[str, str], headers: Mapping[str, str]) -> Reading | None:
     """OpenRouter's three headers; the reset is the end of a minute, or of a day when it is midnight UTC and far."""
     milliseconds = finite(told.get("x-ratelimit-reset"))
     end = None if milliseconds is None else milliseconds / 1000
     left = until(end, headers)
     midnight = end is not None and end % _DAY == 0
     day = midnight if left is None else left > 60
-    found = reading("rpd" if day else "rpm", told.get("x-ratelimit-limit"), told.get("x-ratelimit-remaining"), left)
-    return [] if found is None else [found]
+    return reading("rpd" if day else "rpm", told.get("x-ratelimit-limit"), told.get("x-ratelimit-remaining"), left)
 
 
-def _reset(value: str | None, headers: Mapping[str, str]) -> float | None:
-    """Seconds until a reset that may be a duration, or a moment in seconds or milliseconds since 1970."""
-    number = None if isinstance(value, str) and value.endswith(("s", "m", "h")) else finite(value)
-    if number is None or number < 1e9:  # in durations, 30 years; as a moment, the year 2001
-        return duration(value)
-    return until(number / 1000 if number > 1e11 else number, headers)
+def _reset_by(headers: Mapping[str, str]) -> Callable[[str | None], float | None]:
+    """Reads seconds until a reset that may be a duration, or a moment in seconds or milliseconds since 1970."""
+
+    def read(value: str | None) -> float | None:
+        number = None if isinstance(value, str) and value.endswith(("s", "m", "h")) else finite(value)
+        if number is None or number < 1e9:  # in durations, 30 years; as a moment, the year 2001
+            return duration(value)
+        return until(number / 1000 if number > 1e11 else number, headers)
+
+    return read
 
 
 def _ietf(headers: Mapping[str, str]) -> list[Reading]:

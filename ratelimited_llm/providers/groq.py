@@ -11,7 +11,8 @@ from ..core.feedback import Kind, Reading
 from ..core.request import Usage
 from .base import Dialect
 from .bodies import ErrorFacts
-from .parsing import LimitText, duration, field, reading
+from .parsing import all_of, field, header_reading
+from .refusals import LimitText
 
 __all__ = ["GroqDialect"]
 
@@ -32,15 +33,7 @@ class GroqDialect(Dialect):
 
         So the limit that usually binds, requests per minute, is in no header: only refusals tell it.
         """
-        found = []
-        for what, dimension in (("requests", "rpd"), ("tokens", "tpm")):
-            limit, remaining = headers.get(f"x-ratelimit-limit-{what}"), headers.get(f"x-ratelimit-remaining-{what}")
-            if limit is None and remaining is None:
-                continue
-            told = reading(dimension, limit, remaining, duration(headers.get(f"x-ratelimit-reset-{what}")))
-            if told is not None:
-                found.append(told)
-        return tuple(found)
+        return all_of(header_reading(headers, "requests", "rpd"), header_reading(headers, "tokens", "tpm"))
 
     def stream_usage(self, event: object, so_far: Usage | None) -> Usage | None:
         """Like the others, and in `x_groq.usage` of the last chunk, without having been asked for."""

@@ -11,25 +11,25 @@ from collections.abc import Mapping
 
 from ..core.feedback import Reading
 from .base import Dialect
-from .parsing import duration, finite, reading
+from .parsing import all_of, header_reading
 
-__all__ = ["OpenAIDialect", "request_dimension"]
+__all__ = ["LONG_PERIOD", "OpenAIDialect", "with_period"]
 
 _DATED = re.compile(r"-20[0-9]{2}-[01][0-9]-[0-3][0-9]\Z", re.ASCII)
-_LONG_PERIOD = 2277.0  # seconds: the geometric mean of a minute and a day, so a rounded remainder cannot mislead
+LONG_PERIOD = 2277.0  # seconds: the geometric mean of a minute and a day, so a rounded remainder cannot mislead
 _DEFAULT_MAX_TOKENS = 16  # of the old completions endpoint; the documented sample's 149984 of 150000 is just it
 
 
-def request_dimension(limit: object, remaining: object, reset: float | None) -> str:
+def with_period(told: Reading) -> Reading:
     """Tell "rpm" from "rpd", which share one header name: by the rate at which the bucket refills.
 
     limit * reset / (limit - remaining) is the period in seconds. Captured: 10000, 9999 and 8.64 s are a day; 5000,
     4999 and 12 ms are a minute. A full bucket (or a reset of 0) decides nothing, and is read as "rpm".
     """
-    whole, left = finite(limit), finite(remaining)
-    if whole is None or left is None or not reset or left >= whole:
-        return "rpm"
-    return "rpd" if whole * reset / (whole - left) > _LONG_PERIOD else "rpm"
+    whole, left = told.limit, told.remaining
+    if whole is None or left is None or not told.reset or left >= whole:
+        return told
+    return Reading("rpd", whole, left, told.reset) if whole * told.reset / (whole - left) > LONG_PERIOD else told
 
 
 class OpenAIDialect(Dialect):
@@ -51,22 +51,11 @@ class OpenAIDialect(Dialect):
 
         Tokens are always those of the minute (the guide's sample, 6m0s, would say otherwise; every capture agrees).
         """
-        get = headers.get
-        found: list[Reading] = []
-        limit = get("x-ratelimit-limit-requests")
-        if limit is not None:
-            remaining = get("x-ratelimit-remaining-requests")
-            reset = duration(get("x-ratelimit-reset-requests"))
-            told = reading(request_dimension(limit, remaining, reset), limit, remaining, reset)
-            if told is not None:
-                found.append(told)
-        tokens = _tokens(headers, "tokens")
-        project = _tokens(headers, "project-tokens")  # since 2026-06, "may be present"
+        requests, tokens = _told(headers, "requests", "rpm"), _told(headers, "tokens", "tpm")
+        project = _told(headers, "project-tokens", "tpm")  # since 2026-06, "may be present"
         if tokens is None or (project is not None and _room(project) < _room(tokens)):
             tokens = project
-        if tokens is not None:
-            found.append(tokens)
-        return tuple(found)
+        return all_of(None if requests is None else with_period(requests), tokens)
 
     def family(self, model: str) -> str:
         """Dated snapshots share the limit of their alias, and fine-tunes that of their base model.
@@ -81,12 +70,8 @@ class OpenAIDialect(Dialect):
         return _DATED.sub("", model)
 
 
-def _tokens(headers: Mapping[str, str], what: str) -> Reading | None:
-    limit = headers.get(f"x-ratelimit-limit-{what}")
-    if limit is None:
-        return None
-    reset = duration(headers.get(f"x-ratelimit-reset-{what}"))
-    return reading("tpm", limit, headers.get(f"x-ratelimit-remaining-{what}"), reset)
+def _told(headers: Mapping[str, str], what: str, dimension: str) -> Reading | None:
+    return header_reading(headers, what, dimension) if f"x-ratelimit-limit-{what}" in headers else None
 
 
 def _room(told: Reading) -> tuple[float, float]:

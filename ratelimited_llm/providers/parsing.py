@@ -12,8 +12,7 @@ No clock: a date is only ever compared with the answer's own `Date` header.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -22,24 +21,9 @@ from typing import Any
 from ..core.feedback import Reading
 
 __all__ = [
-    "LARGEST",
-    "LONGEST",
-    "MOST_TOKENS",
-    "PERIODS",
-    "LimitText",
-    "count",
-    "date_of",
-    "duration",
-    "field",
-    "finite",
-    "header",
-    "limit_text",
-    "moment",
-    "reading",
-    "retry_after",
-    "telling",
-    "until",
-]
+    "LARGEST", "LONGEST", "MOST_TOKENS", "UNITS", "all_of", "count", "date_of", "duration", "field", "finite", "header",
+    "header_reading", "moment", "reading", "retry_after", "telling", "until",
+]  # fmt: skip
 
 LARGEST = 1e13
 """The largest number that is believed: any limit, and milliseconds since 1970 until the year 2286."""
@@ -50,13 +34,9 @@ LONGEST = 366 * 86_400.0
 MOST_TOKENS = 10**9
 """The most tokens that one call is believed to use or to ask for."""
 
-PERIODS = {"rpm": 60.0, "tpm": 60.0, "itpm": 60.0, "otpm": 60.0, "rpd": 86_400.0, "tpd": 86_400.0}
-"""Seconds over which each dimension is counted."""
-
-_TEXT = 4096  # characters of an error message that are looked at; the longest real one seen has 600
 _NUMBER = re.compile(r"[0-9]{1,18}(?:\.[0-9]{0,18})?", re.ASCII)
 _GO_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{0,12})?)(ns|us|µs|ms|s|m|h|d)", re.ASCII)
-_GO_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _RFC3339 = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?"
     r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))",
@@ -99,7 +79,7 @@ def duration(value: object) -> float | None:
 def _duration(value: str) -> float | None:
     text, total, position = value.strip(), 0.0, 0
     while part := _GO_PART.match(text, position):
-        total += float(part[1]) * _GO_UNITS[part[2]]
+        total += float(part[1]) * UNITS[part[2]]
         position = part.end()
     if position == len(text) and position:
         return min(round(total, 9), LONGEST)
@@ -204,6 +184,38 @@ def reading(
     return Reading(dimension, whole, left, reset, resolution)
 
 
+def header_reading(
+    headers: Mapping[str, str], what: str, dimension: str, reset: Callable[[str | None], float | None] = duration
+) -> Reading | None:
+    """The reading of `x-ratelimit-{limit,remaining,reset}-{what}`; None when they tell nothing.
+
+    Args:
+        headers: as for `Dialect.readings`.
+        what: the end of the three names.
+        dimension: which limit that is.
+        reset: reads the header of that name as seconds.
+    """
+    limits, remains, resets = _names(what)
+    limit, remaining = headers.get(limits), headers.get(remains)
+    if limit is None and remaining is None:
+        return None
+    return reading(dimension, limit, remaining, reset(headers.get(resets)))
+
+
+@lru_cache(maxsize=64)
+def _names(what: str) -> tuple[str, str, str]:
+    return f"x-ratelimit-limit-{what}", f"x-ratelimit-remaining-{what}", f"x-ratelimit-reset-{what}"
+
+
+def all_of(*readings: Reading | None) -> tuple[Reading, ...]:
+    """Those that there are; of several about one dimension, the first."""
+    found: dict[str, Reading] = {}
+    for each in readings:
+        if each is not None:
+            found.setdefault(each.dimension, each)
+    return tuple(found.values())
+
+
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """The larger of `retry-after-ms` and `retry-after` (seconds, or an HTTP date), in seconds; None when neither > 0.
 
@@ -216,102 +228,3 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         seconds = until(date_of(headers, "retry-after"), headers)
     longest = max((milliseconds or 0.0) / 1000, seconds or 0.0)
     return min(longest, LONGEST) if longest > 0 else None
-
-
-# --- the text of a refusal -------------------------------------------------------------------------------------
-
-_UNIT = r"(?:milliseconds?|msecs?|ms|minutes?|mins?|m|seconds?|secs?|s|hours?|hrs?|h|days?|d)(?![a-z])"
-_AMOUNT = r"[0-9]{1,12}(?:\.[0-9]{1,12})?"
-_SPOKEN = re.compile(
-    r"\b(?:try again|retry|wait)(?: again)?(?: (?:in|after|for|at least|another))? "
-    rf"((?:{_AMOUNT} ?{_UNIT}[ ,]?){{1,6}})",
-    re.ASCII | re.IGNORECASE,
-)
-_SPOKEN_PART = re.compile(rf"({_AMOUNT}) ?({_UNIT})", re.ASCII | re.IGNORECASE)
-_SAID = re.compile(r"\b(limit|used|requested):? ([0-9][0-9,]{0,20})", re.ASCII | re.IGNORECASE)
-_LIMIT_OF = re.compile(r"\blimit of ([0-9][0-9,]{0,20})", re.ASCII | re.IGNORECASE)
-_ACRONYM = re.compile(r"\((RPM|RPD|TPM|TPD|ITPM|OTPM|IPM|ASH|ASD)\)", re.ASCII)
-_PHRASE = re.compile(r"\b(?:(input|output) )?(request|call|token)s? per (min|day)(?:ute)?\b", re.ASCII | re.IGNORECASE)
-_AT_ONCE = re.compile(r"\bconcurren(?:t requests|cy limit)\b", re.ASCII | re.IGNORECASE)
-_UNCOUNTED = {"ipm": 60.0, "ash": 3600.0, "asd": 86_400.0}  # images and audio seconds: no limiter of ours
-
-
-@dataclass(frozen=True, slots=True)
-class LimitText:
-    """What the prose of a refusal told.
-
-    Attributes:
-        dimension: "rpm", "tpm", "rpd", "tpd", "itpm", "otpm", "concurrency", or None.
-        limit, used, requested: its numbers, each None when not said.
-        wait: the longest wait it asks for or implies, in seconds; None when none. Always > 0.
-    """
-
-    dimension: str | None = None
-    limit: float | None = None
-    used: float | None = None
-    requested: float | None = None
-    wait: float | None = None
-
-
-def _spoken_wait(text: str) -> float | None:
-    """The longest of the waits that a message asks for, in seconds; None when it asks for none.
-
-    Reads "try again in 7.66s", "in 9m6.048s", "in 200ms", "retry after 33 seconds", "Please wait 46 seconds" and
-    "Please retry in 42.921954507s.".
-    """
-    longest = 0.0
-    for match in _SPOKEN.finditer(text[:_TEXT]):
-        total = 0.0
-        for amount, unit in _SPOKEN_PART.findall(match[1]):
-            total += float(amount) * _scale(unit.lower())
-        longest = max(longest, total)
-    return min(longest, LONGEST) if longest > 0 else None
-
-
-def _scale(unit: str) -> float:
-    if unit.startswith(("ms", "mil")):
-        return 1e-3
-    return _GO_UNITS[unit[0]]
-
-
-def limit_text(text: str) -> LimitText:
-    """Read dimension, numbers and wait out of a refusal's message.
-
-    Where limit, used, requested and the period are all said, the wait of a continuous bucket follows exactly as
-    (used + requested - limit) / limit * period: captured messages of OpenAI and Groq, of the minute and of the day,
-    agree with it to the millisecond ("Limit 100000, Used 99922, Requested 710" per day: 9m6.048s).
-    """
-    text = text[:_TEXT]
-    if not text:
-        return LimitText()
-    numbers: dict[str, float] = {}
-    for name, digits in _SAID.findall(text):
-        numbers.setdefault(name.lower(), _grouped(digits))
-    if "limit" not in numbers and (match := _LIMIT_OF.search(text)):
-        numbers["limit"] = _grouped(match[1])
-    dimension, period = _dimension(text)
-    limit, used, requested = numbers.get("limit") or None, numbers.get("used"), numbers.get("requested")
-    wait = _spoken_wait(text)
-    if limit and period and used is not None and requested is not None:
-        implied = min((used + requested - limit) / limit * period, LONGEST)
-        wait = max(wait or 0.0, implied) if implied > 0 else wait
-    return LimitText(dimension, limit, used, requested, wait)
-
-
-def _grouped(digits: str) -> float:
-    """The number behind "30,000"; the trailing comma of "Limit 3, Used" is dropped too."""
-    return min(float(digits.replace(",", "")), LARGEST)
-
-
-def _dimension(text: str) -> tuple[str | None, float | None]:
-    """The dimension that a message names, and its period in seconds; (None, None) when it names none."""
-    if match := _ACRONYM.search(text):
-        name = match[1].lower()
-        return (None, _UNCOUNTED[name]) if name in _UNCOUNTED else (name, PERIODS[name])
-    if match := _PHRASE.search(text):
-        name = "t" if match[2].lower() == "token" else "r"
-        if match[1] and name == "t":
-            name = match[1][0].lower() + name
-        name += "pd" if match[3].lower() == "day" else "pm"
-        return (name, PERIODS[name]) if name in PERIODS else (None, None)
-    return ("concurrency" if _AT_ONCE.search(text) else None), None

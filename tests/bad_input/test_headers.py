@@ -18,8 +18,9 @@ from talking import Stub, ask, chat_body, text_of
 
 from ratelimited_llm import Anthropic, Groq, OpenAI
 from ratelimited_llm.core.feedback import Kind
+from ratelimited_llm.core.limits import PERIODS
 from ratelimited_llm.providers import DIALECTS
-from ratelimited_llm.providers.parsing import LARGEST, LONGEST, PERIODS, telling
+from ratelimited_llm.providers.parsing import LARGEST, LONGEST, telling
 
 NASTY = [
     "nan", "inf", "-inf", "-1", "0", "1e308", "1e999", "9" * 40, "9" * 10_000, "1" * 18, "\u0663", "\xb2", "", " ",

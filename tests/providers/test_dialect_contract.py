@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 import ratelimited_llm.providers
 from ratelimited_llm.core.feedback import Kind, Outcome, Reading
+from ratelimited_llm.core.limits import PERIODS
 from ratelimited_llm.core.request import Cost, Usage
 from ratelimited_llm.providers import DIALECTS
-from ratelimited_llm.providers.parsing import LARGEST, LONGEST, MOST_TOKENS, PERIODS
+from ratelimited_llm.providers.parsing import LARGEST, LONGEST, MOST_TOKENS
 
 every_dialect = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=list(DIALECTS))
 
