@@ -74,11 +74,11 @@ def main() -> None:
     import openai
 
     import ratelimited_llm as ours
-    from ratelimited_llm.core import glance
+    from ratelimited_llm.core import header_sampler
     from ratelimited_llm.telemetry import listening
 
     # To count makes a call many times slower, so that what is done once in some milliseconds would be in each of them.
-    glance.FRESH = listening.LOOK_EVERY = 1e9
+    header_sampler.FRESH = listening.LOOK_EVERY = 1e9
     process, url = simulator(0.0)
     try:
         plain = openai.OpenAI(base_url=url, api_key="sk-simulated")
