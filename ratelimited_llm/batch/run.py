@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 import queue
-import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import Any
 
 from ..books.spending import Unpriced
+from ..engine.room import slices
 from ..exceptions import CostLimitReached, QueueFull, WorkerStopped
 from .files import Files
 from .interrupts import told_of_interrupts
@@ -38,46 +39,20 @@ AFTER_INTERRUPT, AFTER_TIME = 5.0, 30.0
 # Failures in a row that no other call could escape (a wrong key, no credit, a cap on a cost that nobody knows): more of
 # them tell nothing new.
 HOPELESS = 25
-_LONGEST_WAIT = 0.2 if sys.platform == "win32" and sys.version_info < (3, 14) else math.inf  # see `room`
 
 
-def _wait(events: queue.SimpleQueue[Any], timeout: float = math.inf) -> Any:
-    """Block for the next event, at most `timeout` seconds.
-
-    Raises:
-        queue.Empty: the time is over.
-    """
-    end = time.monotonic() + timeout
-    while True:
-        left = min(_LONGEST_WAIT, end - time.monotonic())
-        try:
-            return events.get(timeout=None if left == math.inf else max(0.0, left))
-        except queue.Empty:
-            if time.monotonic() >= end:
-                raise
-
-
-@dataclass(slots=True)
-class _Counts:
-    """The counts of `BatchResult` while the batch runs."""
-
-    total: int = 0
-    answered: int = 0
-    failed: int = 0
-    skipped: int = 0
-    failed_before: int = 0
-    bad: int = 0
-    unfinished: int = 0
+class _Counts(Counter[str]):
+    """The counts of `BatchResult`, by their names, while the batch runs."""
 
     def of(self, **more: Any) -> BatchResult:
-        return BatchResult(**{name: getattr(self, name) for name in self.__slots__}, **more)
+        return BatchResult(**self, **more)
 
     def wants(self, line: Line, past: Past, retry_failed: bool) -> bool:
         """Whether this line is to be sent; if not, it is counted."""
         if line.custom_id in past.answered:
-            self.skipped += 1
+            self["skipped"] += 1
         elif line.custom_id in past.failed and not retry_failed:
-            self.failed_before += 1
+            self["failed_before"] += 1
         else:
             return True
         return False
@@ -90,11 +65,11 @@ def look(
     began = time.monotonic()
     counts = _Counts()
     for line in lines:
-        counts.total += 1
+        counts["total"] += 1
         if isinstance(line, BadLine):
-            counts.bad += 1
+            counts["bad"] += 1
         else:
-            counts.unfinished += counts.wants(line, past, retry_failed)
+            counts["unfinished"] += counts.wants(line, past, retry_failed)
     return counts.of(seconds=time.monotonic() - began, path=path, errors_path=errors)
 
 
@@ -140,7 +115,7 @@ class Run:
         except BaseException:
             self._cancel()
             raise
-        self._counts.unfinished += len(self._open)
+        self._counts["unfinished"] += len(self._open)
         result = self._counts.of(
             stopped=self._stopped, reason=self._reason, seconds=time.monotonic() - began, path=self._files.path,
             errors_path=self._files.errors_path,
@@ -189,10 +164,13 @@ class Run:
             return True
 
     def _next_event(self) -> Any:
-        """Write what there is to write, and wait."""
+        """Write what there is to write, and wait; raises queue.Empty when the time is over."""
         if self._events.empty():
             self._files.flush()
-        return _wait(self._events, self._until - time.monotonic())
+        for seconds in slices(self._until - time.monotonic()):
+            with suppress(queue.Empty):
+                return self._events.get(timeout=seconds)
+        raise queue.Empty
 
     def _time_is_over(self) -> bool:
         """The cap on the time was reached, or what is in flight had time enough; whether to go on."""
@@ -207,14 +185,14 @@ class Run:
         self._until = time.monotonic() + patience
         if self._held is not None:
             self._held = None
-            self._counts.unfinished += 1
+            self._counts["unfinished"] += 1
         self._cancel()
 
     def _cancel(self) -> None:
         for future in list(self._open):
             if future.cancel():
                 self._bytes -= self._open.pop(future).size
-                self._counts.unfinished += 1
+                self._counts["unfinished"] += 1
 
     # -- lines in -----------------------------------------------------------------------------------------------------
 
@@ -228,7 +206,7 @@ class Run:
                 taken = lines.take()
                 if taken is None:
                     return False
-                self._counts.total += 1
+                self._counts["total"] += 1
                 if isinstance(taken, BadLine):
                     self._bad(taken)
                     continue
@@ -261,7 +239,7 @@ class Run:
         return True
 
     def _bad(self, bad: BadLine) -> None:
-        self._counts.bad += 1
+        self._counts["bad"] += 1
         if self._retry_failed or ("line", bad.number) not in self._files.past.failed:
             self._files.failure(bad_row(bad), ("line", bad.number))
 
@@ -273,7 +251,7 @@ class Run:
             return  # it was cancelled by us
         self._bytes -= line.size
         if future.cancelled():
-            self._counts.unfinished += 1
+            self._counts["unfinished"] += 1
             if self._stopped is None:
                 self._stop("cancelled")
             return
@@ -288,7 +266,7 @@ class Run:
         if not isinstance(answer, Answer):  # the SDK's way with what is no JSON
             self._failed(line, ValueError("the answer is no JSON"))
             return
-        self._counts.answered += 1
+        self._counts["answered"] += 1
         self._files.answer(answer_row(line, answer.status, answer.request_id, answer.body), line)
 
     def _failed(self, line: Line, error: BaseException) -> None:
@@ -301,12 +279,12 @@ class Run:
         elif _is_hopeless(error) and self._count_hopeless(error):
             self._give_up(line, "refused")
         else:
-            self._counts.failed += 1
+            self._counts["failed"] += 1
             self._files.failure(failure_row(line, error, self._calls.secret), line.custom_id, line)
 
     def _give_up(self, line: Line, why: str) -> None:
         """This call was not made, and the next would not be either."""
-        self._counts.unfinished += 1
+        self._counts["unfinished"] += 1
         if self._stopped is None:
             self._stop(why)
 

@@ -5,7 +5,8 @@ while, or asks to see it. May import `books`.
 
 line, number_text, answer_text   one line of a terminal, and how numbers and answers are written in little room
 progress, pace, modes, screen    when that line is shown, and how a terminal is written to
-notebook, ticker, panel          live displays in Jupyter
+notebook, waiting, panel         live displays in Jupyter: of a client, a future, a cell that waits; with
+displays, ticker                   one display, and the thread that keeps all up to date
 report, page, charts             one HTML file about a run
 fleet                            everybody who shares a budget, for `ratelimited-llm top`
 """

@@ -246,7 +246,7 @@ class Progress:
 
     def _enter_panel(self) -> None:
         try:
-            from .notebook import NotebookProgress
+            from .waiting import NotebookProgress
 
             if self._panel is None:
                 self._panel = NotebookProgress(self._status)

@@ -35,7 +35,7 @@ def report(status: Status, history: History, *, title: str) -> ShownPage:
         _figures(status, history),
         _section("Against the limits", _rates(history, end)),
         _section("In the queue", _queue(history, end)),
-        _section("Latency", _latency(status, history, end)),
+        _section("Latency", _latency(history, end)),
         _section("429s and failures", _trouble(status, history, end)),
         _section("Models", _models(status.models)),
         _section("Errors", _errors(status)),
@@ -71,13 +71,15 @@ def _section(title: str, body: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{body}</section>" if body else ""
 
 
-def _figure(caption: str, unit: str, picture: str, *, note: str = "", wide: bool = False) -> str:
-    css = ' class="wide"' if wide else ""
-    return (
-        f"<figure{css}><figcaption>{escape(caption)} <span>{escape(unit)}</span></figcaption>{picture}"
-        + (f"<p>{escape(note)}</p>" if note else "")
-        + "</figure>"
-    )
+def _figure(caption: str, unit: str, picture: str, note: str = "") -> str:
+    below = f"<p>{escape(note)}</p>" if note else ""
+    return f"<figure><figcaption>{escape(caption)} <span>{escape(unit)}</span></figcaption>{picture}{below}</figure>"
+
+
+def _listed(css: str, items: Sequence[tuple[str, str] | None], item: str) -> str:
+    """A list of figures: each (name, value) that there is, written as `item` has it."""
+    shown = "".join(item.format(name=escape(pair[0]), value=escape(pair[1])) for pair in items if pair is not None)
+    return f'<dl class="{css}">{shown}</dl>'
 
 
 def _figures(status: Status, history: History) -> str:
@@ -85,18 +87,14 @@ def _figures(status: Status, history: History) -> str:
     whole = max(status.total, status.submitted)
     share = share_used(history)
     figures = [
-        (f"{status.answered + status.replayed:,}", f"of {whole:,} answered"),
-        (f"{status.failed:,}", "failed"),
-        (f"{status.refused:,}", "429s"),
-        (span(status.elapsed), "duration" if status.elapsed >= 3_600 else "duration, min:s"),
-        None if status.spent is None else (money(status.spent), "spent"),
-        None if share is None else (_share(share[1]), f"of the {share[0]} limit used"),
+        (f"of {whole:,} answered", f"{status.answered + status.replayed:,}"),
+        ("failed", f"{status.failed:,}"),
+        ("429s", f"{status.refused:,}"),
+        ("duration" if status.elapsed >= 3_600 else "duration, min:s", span(status.elapsed)),
+        None if status.spent is None else ("spent", money(status.spent)),
+        None if share is None else (f"of the {share[0]} limit used", _share(share[1])),
     ]
-    items = "".join(
-        f"<div><dd>{escape(value)}</dd><dt>{escape(what)}</dt></div>"
-        for value, what in (figure for figure in figures if figure is not None)
-    )
-    return f'<dl class="figures">{items}</dl>'
+    return _listed("figures", figures, "<div><dd>{value}</dd><dt>{name}</dt></div>")
 
 
 def _rates(history: History, end: float) -> str:
@@ -109,35 +107,31 @@ def _rates(history: History, end: float) -> str:
         for moment in history.moments
         if moment.refused
     ][:MOST_MARKS]
-    requests = _rate("Requests", "per minute", sent, history, "rpm", end, refused)
-    tokens = _rate("Tokens", "per minute", spent, history, "tpm", end, []) if any(y for _, y in spent) else ""
+    requests = _rate("Requests", sent, history, "rpm", end, refused)
+    tokens = _rate("Tokens", spent, history, "tpm", end, []) if any(y for _, y in spent) else ""
     return f'<div class="pair">{requests}{tokens}</div>'
 
 
 def _rate(
-    caption: str,
-    unit: str,
-    points: Sequence[tuple[float, float]],
-    history: History,
-    dimension: str,
-    end: float,
+    caption: str, points: Sequence[tuple[float, float]], history: History, dimension: str, end: float,
     marks: Sequence[tuple[float, str]],
-) -> str:
+) -> str:  # fmt: skip
     changes = [(at, limit) for at, name, limit in history.limits if name == dimension]
     limit = step_line(changes, end)
     drawn = [Line(points, "area")]
-    said = f"{caption} in the last 60 seconds, over the run; at most {amount(max(y for _, y in points))}"
+    most = max(y for _, y in points)
+    said = f"{caption} in the last 60 seconds, over the run; at most {amount(most)}"
     if limit:
         now = changes[-1][1]
         drawn.append(Line(limit, "limit", f"limit {amount(now)}"))
-        said += f", and the limit, {amount(now)} {unit}"
+        said += f", and the limit, {amount(now)} per minute"
     notes = []
-    if changes and max(y for _, y in points) > 1.02 * max(limit for _, limit in changes):
+    if changes and most > 1.02 * max(limit for _, limit in changes):
         notes.append("A full limit may be spent at once at the start, and refills meanwhile.")
     if marks:
         notes.append("Marks on the axis: 429s.")
     picture = lines(Frame(said, end), drawn, marks)
-    return _figure(caption, f"in the last 60 s{'' if limit else '; no limit known'}", picture, note=" ".join(notes))
+    return _figure(caption, f"in the last 60 s{'' if limit else '; no limit known'}", picture, " ".join(notes))
 
 
 def _per_minute(counts: Sequence[int], width: float) -> list[tuple[float, float]]:
@@ -154,16 +148,15 @@ def _per_minute(counts: Sequence[int], width: float) -> list[tuple[float, float]
 def _queue(history: History, end: float) -> str:
     if not history.moments:
         return ""
-    ends = [moment.at + history.slice_seconds for moment in history.moments]
-    queued = list(zip(ends, (float(moment.queued) for moment in history.moments), strict=True))
-    open_ = list(zip(ends, (float(moment.in_flight) for moment in history.moments), strict=True))
+    queued = [(moment.at + history.slice_seconds, float(moment.queued)) for moment in history.moments]
+    open_ = [(moment.at + history.slice_seconds, float(moment.in_flight)) for moment in history.moments]
     most, most_open = (max(y for _, y in points) for points in (queued, open_))
     waiting = lines(Frame(f"Waiting calls over the run; at most {most:,.0f}", end), [Line(queued, "area")])
     in_flight = lines(Frame(f"Calls in flight over the run; at most {most_open:,.0f}", end), [Line(open_)])
     return f'<div class="pair">{_figure("Waiting", "calls", waiting)}{_figure("In flight", "calls", in_flight)}</div>'
 
 
-def _latency(status: Status, history: History, end: float) -> str:
+def _latency(history: History, end: float) -> str:
     if not history.latencies:
         return ""
     p50, p95 = (quantile(history.latencies, share) for share in (0.5, 0.95))
@@ -195,11 +188,7 @@ def _trouble(status: Status, history: History, end: float) -> str:
         '<p class="legend"><span><i class="refused"></i>429: given back to the queue, no call is lost</span> '
         '<span><i class="failed"></i>failed: ended a call</span></p>'
     )
-    return _figure("Over time", f"in {_slice(history)}", picture, wide=True) + legend
-
-
-def _slice(history: History) -> str:
-    return f"each {seconds(history.slice_seconds)}"
+    return _figure("Over time", f"in each {seconds(history.slice_seconds)}", picture) + legend
 
 
 def _models(models: Sequence[ModelStatus]) -> str:
@@ -254,11 +243,7 @@ def _facts(status: Status, history: History) -> str:
             if pool.limits
         ),
     ]
-    items = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
-        for name, value in (fact for fact in facts if fact is not None)
-    )
-    return f'<dl class="facts">{items}</dl>'
+    return _listed("facts", facts, "<div><dt>{name}</dt><dd>{value}</dd></div>")
 
 
 def _limits(limits: Sequence[LimitStatus]) -> str:

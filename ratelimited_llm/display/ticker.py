@@ -38,7 +38,6 @@ class Ticker:
 
     def __init__(self, interval: float = INTERVAL) -> None:
         self.interval = interval
-        self.rounds = 0  # so far, by all threads
         self._renew()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._renew)  # the child has no thread, and no front end to show to
@@ -84,7 +83,6 @@ class Ticker:
             displays = list(self._live.values())
         for live in displays:
             self._look(live)
-        self.rounds += 1
         return self._pause(time.thread_time() - began)
 
     def _pause(self, spent: float) -> float:

@@ -6,6 +6,7 @@ import math
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from ..core.queue_caps import QueueCaps
@@ -13,22 +14,29 @@ from ..core.request import QueuedRequest
 from ..exceptions import WorkerStopped
 from .plain_answers import IN_QUEUE
 
-__all__ = ["Room", "sleep_at"]
+__all__ = ["Room", "sleep_at", "slices"]
 
-# Windows cannot interrupt a lock that waits before Python 3.14 (cpython #125541): Ctrl-C is noticed between slices.
+# Windows cannot interrupt what waits for a lock before Python 3.14 (cpython #125541): Ctrl-C is heard between slices.
 _LONGEST_WAIT = 0.2 if sys.platform == "win32" and sys.version_info < (3, 14) else math.inf
+
+
+def slices(timeout: float | None) -> Iterator[float | None]:
+    """The seconds of each wait of a sleep that Ctrl-C ends on every system: wait so long, and again, until it is there.
+
+    `timeout` is that of all waits together. None, given or answered, is as long as it takes; so is an infinite timeout.
+    """
+    end = math.inf if timeout is None else time.monotonic() + timeout
+    while True:
+        left = max(0.0, end - time.monotonic())
+        slice_ = min(left, _LONGEST_WAIT)
+        yield None if slice_ == math.inf else min(slice_, threading.TIMEOUT_MAX)
+        if slice_ >= left:
+            return
 
 
 def sleep_at(gate: Any, timeout: float | None = None) -> bool:
     """Wait until somebody releases this lock, at most `timeout` seconds; False when nobody did."""
-    end = math.inf if timeout is None else time.monotonic() + timeout
-    while True:
-        left = end - time.monotonic()
-        slice_ = min(left, _LONGEST_WAIT)
-        if gate.acquire(True, -1 if slice_ == math.inf else max(0.0, min(slice_, threading.TIMEOUT_MAX))):
-            return True
-        if slice_ >= left:
-            return False
+    return any(gate.acquire(True, -1 if seconds is None else seconds) for seconds in slices(timeout))
 
 
 class Room:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextvars
 import itertools
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,14 +20,13 @@ from typing import Any
 
 from ..engine import lifecycle
 from ..engine.plain_answers import answers_here, crowd_here
+from ..engine.room import slices
 
 __all__ = ["Crew", "Item"]
 
 # How long a scout waits for the others to reach the queue, which takes a millisecond, but for the first call of an SDK.
 SLOW_SCOUT = 0.02
 QUICK_SCOUT = 0.001  # the same, when the function was seen to make no calls: 256 threads in half a second
-# Windows cannot interrupt a wait before Python 3.14 (cpython #125541): Ctrl-C is noticed between slices.
-LONGEST_WAIT = 0.2 if sys.platform == "win32" and sys.version_info < (3, 14) else None
 
 _log = logging.getLogger("ratelimited_llm")
 _numbers = itertools.count()
@@ -103,17 +101,10 @@ class Crew:
 
     def next_ended(self, timeout: float | None) -> Item | None:
         """Wait for any item to end, at most `timeout` seconds; None when none did, or after `wake`."""
-        while True:
-            slice_ = (
-                timeout if LONGEST_WAIT is None else min(LONGEST_WAIT, LONGEST_WAIT if timeout is None else timeout)
-            )
-            try:
-                return self._ended.get(timeout=None if slice_ is None else max(0.0, slice_))
-            except Empty:
-                if timeout is not None:
-                    timeout -= slice_ or 0.0
-                    if timeout <= 0:
-                        return None
+        for seconds in slices(timeout):
+            with suppress(Empty):
+                return self._ended.get(timeout=seconds)
+        return None
 
     def wake(self) -> None:
         """Have whoever waits in `next_ended` return. Safe in a finalizer."""
@@ -240,8 +231,7 @@ class Crew:
 
 def _join(thread: threading.Thread, end: float | None) -> None:
     """Join it, in slices where Ctrl-C needs that."""
-    while thread.is_alive():
-        left = None if end is None else end - time.monotonic()
-        if left is not None and left <= 0:
+    for seconds in slices(None if end is None else end - time.monotonic()):
+        if not thread.is_alive():
             return
-        thread.join(left if LONGEST_WAIT is None else min(LONGEST_WAIT, LONGEST_WAIT if left is None else left))
+        thread.join(seconds)

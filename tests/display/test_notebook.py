@@ -28,11 +28,11 @@ import gc, sys, threading, time
 from concurrent.futures import Future
 from dataclasses import replace
 from openai.types.chat import ChatCompletion
-from ratelimited_llm.display import notebook
+from ratelimited_llm.display import displays, notebook, waiting
 from ratelimited_llm.future import ResponseFuture
 from ratelimited_llm.books.status import Ratelimit, Status
 
-notebook.ticker.interval = 0.05  # of a third of a second: the tests wait less
+displays.ticker.interval = 0.05  # of a third of a second: the tests wait less
 
 def threads():
     return [thread.name for thread in threading.enumerate()].count("ratelimited-llm-display")
@@ -47,7 +47,7 @@ def settle():
     until(lambda: threads() == 0)
 
 def boxes_open():
-    return sum(isinstance(one, notebook._Box) for one in notebook._open)
+    return sum(isinstance(one, notebook._Box) for one in displays.opened)
 
 class Run:
     def __init__(self, total, done=0):
@@ -224,16 +224,16 @@ def test_a_panel_that_rests_goes_on_with_later_calls_until_its_client_is_collect
     assert "2 of 5" in changed[-1][1]
     _, changed = displays(kernel.run("del run; gc.collect(); settle()"))
     assert "the client is gone" in changed[-1][1]
-    assert kernel.value("len(notebook._open)") == "0"
+    assert kernel.value("len(displays.opened)") == "0"
 
 
 def test_an_unchanged_panel_sends_nothing(kernel):
     """A display is updated when it shows something else, and at most three times a second."""
-    kernel.run("notebook.ticker.interval = 1 / 3; run = Run(9)\nnotebook.show_client('OpenAI', run.status)")
+    kernel.run("displays.ticker.interval = 1 / 3; run = Run(9)\nnotebook.show_client('OpenAI', run.status)")
     assert displays(kernel.run("time.sleep(0.5)")) == ([], [])
     _, changed = displays(kernel.run("for run.done in range(9):\n    time.sleep(0.1)"))
     assert 1 <= len(changed) <= 4
-    kernel.run("run.done = 9; notebook.ticker.interval = 0.05; settle()")
+    kernel.run("run.done = 9; displays.ticker.interval = 0.05; settle()")
 
 
 def test_a_cell_that_is_run_again_gives_up_its_earlier_display(kernel):
@@ -279,7 +279,7 @@ def test_boxes_say_the_place_the_failure_and_the_cancellation(kernel):
 def test_many_displays_share_one_thread_that_ends_with_the_last(kernel):
     """Three hundred pending boxes have one ticker; when all are done there is none."""
     kernel.run("boxes = [pending() for _ in range(300)]\nfor b in boxes: notebook.show_future(b)")
-    assert kernel.value("(notebook.ticker.live in (299, 300), threads())") == "(True, 1)"
+    assert kernel.value("(displays.ticker.live in (299, 300), threads())") == "(True, 1)"
     kernel.run("for b in boxes: b.set_result(None)\nuntil(lambda: threads() == 0)")
     assert kernel.value("boxes_open()") == "0"
 
@@ -292,13 +292,13 @@ def test_ten_thousand_pending_futures_are_displayed_without_waiting(kernel):
         messages = kernel.run(shown)
         text = messages[-1]["content"]["data"]["text/plain"]
         assert "<ResponseFuture queued 7/13>" in text
-    assert kernel.value("(Owner.waits, boxes_open(), notebook.ticker.live)") == "(0, 0, 0)"
+    assert kernel.value("(Owner.waits, boxes_open(), displays.ticker.live)") == "(0, 0, 0)"
     kernel.run("del many, frame; Out.clear(); _ = __ = ___ = None")
 
 
 def test_a_cell_that_waits_shows_one_panel_and_an_interrupt_ends_the_wait(kernel):
     """Nothing for a short wait; one display for a long one; after an interrupt it says that the calls go on."""
-    kernel.run("notebook.PATIENCE = 0.3; run = Run(5); progress = notebook.NotebookProgress(run.status)")
+    kernel.run("waiting.PATIENCE = 0.3; run = Run(5); progress = waiting.NotebookProgress(run.status)")
     assert displays(kernel.run("with progress: time.sleep(0.05)")) == ([], [])
     code = """
 with progress: time.sleep(0.5)
