@@ -45,7 +45,7 @@ class _Counts(Counter[str]):
     """The counts of `BatchResult`, by their names, while the batch runs."""
 
     def of(self, **more: Any) -> BatchResult:
-        return BatchResult(**self, **more)
+        return BatchResult(**{**self, **more})
 
     def wants(self, line: Line, past: Past, retry_failed: bool) -> bool:
         """Whether this line is to be sent; if not, it is counted."""

@@ -6,14 +6,33 @@ import argparse
 import math
 import re
 from collections.abc import Callable
+from typing import Any
 
 from ..core.request import Priority
 from ..options import parse_amount
 
-__all__ = ["amount", "dollars", "duration", "integer", "number", "port", "priority", "seconds", "shown", "whole"]
+__all__ = [
+    "add_limit_options", "amount", "dollars", "duration", "integer", "limits_of", "number", "port", "priority",
+    "seconds", "shown", "whole",
+]  # fmt: skip
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 LONGEST = 1e7  # seconds: four months
+LIMITS = {
+    "rpm": "requests per minute", "tpm": "tokens per minute", "rpd": "requests per day", "tpd": "tokens per day",
+    "itpm": "input tokens per minute", "otpm": "output tokens per minute",
+}  # fmt: skip
+
+
+def add_limit_options(parser: argparse.ArgumentParser, otherwise: str, read: Callable[[str], object]) -> None:
+    """Add `--rpm` and the options of all other limits; `otherwise` ends their help, `read` makes values of the text."""
+    for name, words in LIMITS.items():
+        parser.add_argument(f"--{name}", type=read, metavar="N", help=f"{words}; {otherwise}")
+
+
+def limits_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The limits that were given, by their names."""
+    return {name: value for name in LIMITS if (value := getattr(args, name)) is not None}
 
 
 def shown(text: str) -> str:

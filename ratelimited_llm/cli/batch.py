@@ -20,10 +20,10 @@ from ..core.checks import path_of
 from ..stores.budget_spec import hidden
 from .arguments import dollars, duration, shown, whole
 from .clients import add_client_options, client_for
+from .saying import CAPPED, DONE, FAILED, INTERRUPTED, USAGE, say
 
 __all__ = ["add_parser", "run"]
 
-DONE, FAILED, USAGE, CAPPED, INTERRUPTED = 0, 1, 2, 3, 130
 # From here on it is worth a word that OpenAI does files at half the price within a day: below, it takes minutes.
 WORTH_A_DAY = 10_000
 
@@ -87,9 +87,9 @@ def _failed(args: argparse.Namespace, error: Exception) -> int:
     # Ours that say what to change of the calls are ValueErrors as well, and come when some were sent.
     if type(error) is ValueError or isinstance(error, REFUSED):
         return _refused(error)
-    _say(f"stopped: {error}")
+    say("batch", f"stopped: {error}")
     if args.output != "-":
-        _say(_resume(args, "--retry-failed"))
+        say("batch", _resume(args, "--retry-failed"))
     return FAILED
 
 
@@ -99,19 +99,22 @@ def _foresee(result: BatchResult) -> int:
     parts += [f"{result.skipped:,} answered before"] if result.skipped else []
     parts += [f"{result.failed_before:,} failed before (--retry-failed)"] if result.failed_before else []
     parts += [f"{result.bad:,} bad"] if result.bad else []
-    _say(f"dry run: {', '.join(parts)}; nothing was sent")
+    say("batch", f"dry run: {', '.join(parts)}; nothing was sent")
     return FAILED if result.bad else DONE
 
 
 def _finish(args: argparse.Namespace, client: Any, result: BatchResult) -> int:
-    _say(_summary(result) + _spent(client))
+    say("batch", _summary(result) + _spent(client))
     if result.failed_before:
-        _say(f"{result.failed_before:,} failed in earlier runs; try them again with --retry-failed")
+        say("batch", f"{result.failed_before:,} failed in earlier runs; try them again with --retry-failed")
     if result.stopped is not None:
         why = f": {result.reason}" if result.reason else ""
-        _say(f"stopped by --max-{result.stopped}{why}. {_resume(args)}")
+        say("batch", f"stopped by --max-{result.stopped}{why}. {_resume(args)}")
     elif urlsplit(str(client.base_url)).hostname == "api.openai.com" and result.answered >= WORTH_A_DAY:
-        _say("no hurry? OpenAI's Batch API takes 50,000 lines or 200 MB a file, at half the price, in up to 24 h")
+        say(
+            "batch",
+            "no hurry? OpenAI's Batch API takes 50,000 lines or 200 MB a file, at half the price, in up to 24 h",
+        )
     _report(args, client)
     if client._runtime.worker.in_flight:
         _leave(CAPPED)
@@ -122,7 +125,7 @@ def _finish(args: argparse.Namespace, client: Any, result: BatchResult) -> int:
 
 
 def _interrupted(args: argparse.Namespace, client: Any, result: BatchResult) -> int:
-    _say(f"interrupted: {_summary(result)}. {_resume(args)}")
+    say("batch", f"interrupted: {_summary(result)}. {_resume(args)}")
     _report(args, client)
     if client._runtime.worker.in_flight:
         _leave(INTERRUPTED)
@@ -178,18 +181,13 @@ def _report(args: argparse.Namespace, client: Any) -> None:
         try:
             client.report(args.report)
         except OSError as error:
-            _say(f"the report cannot be written: {error}")
+            say("batch", f"the report cannot be written: {error}")
 
 
 def _refused(error: Exception) -> int:
-    named = isinstance(error, OSError) and error.filename is not None and error.strerror
-    _say(f"cannot open {error.filename}: {error.strerror}" if isinstance(error, OSError) and named else str(error))
-    return USAGE
-
-
-def _say(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # nobody listens
-        print(f"ratelimited-llm batch: {text}", file=sys.stderr, flush=True)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return say("batch", f"cannot open {error.filename}: {error.strerror}", USAGE)
+    return say("batch", error, USAGE)
 
 
 def _time(text: str) -> float:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing
 from typing import TYPE_CHECKING
+
+from .saying import FAILED, USAGE, say
 
 if TYPE_CHECKING:
     from ..stores.shared_store import SharedStore
@@ -41,25 +42,14 @@ def with_store(args: argparse.Namespace, order: Callable[[SharedStore, argparse.
     from ..exceptions import SharedStoreLost
     from ..stores.opening import open_store
 
-    name = f"ratelimited-llm {args.command_name}"
     try:
-        store = open_store(_budget_of(args))
+        with closing(open_store(_budget_of(args))) as store:
+            return order(store, args)
     except SharedStoreLost as error:
-        return _complain(f"{name}: the shared budget is out of reach", error, 1)
-    except (ValueError, TypeError, ImportError) as error:
-        return _complain(name, error, 2)
-    try:
-        return order(store, args)
-    except SharedStoreLost as error:
-        return _complain(f"{name}: the shared budget is out of reach", error, 1)
+        return say(args.command_name, f"the shared budget is out of reach: {_line(error)}", FAILED)
     except (ValueError, ImportError) as error:  # redis is imported when it is first asked
-        return _complain(name, error, 2)
-    finally:
-        with suppress(Exception):
-            store.close()
+        return say(args.command_name, _line(error), USAGE)
 
 
-def _complain(name: str, error: Exception, code: int) -> int:
-    line = " ".join(str(error).split()) or type(error).__name__
-    print(f"{name}: {line}", file=sys.stderr)
-    return code
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -16,7 +16,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .arguments import amount
+from .arguments import add_limit_options, amount, limits_of
 from .budgets import add_budget_option, with_store
 
 if TYPE_CHECKING:
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser"]
 
-DIMENSIONS = {
-    "rpm": "requests per minute", "tpm": "tokens per minute", "rpd": "requests per day", "tpd": "tokens per day",
-    "itpm": "input tokens per minute", "otpm": "output tokens per minute",
-}  # fmt: skip
 LONGEST_TAG = 256  # characters, as the stores take them
 
 
@@ -36,8 +32,7 @@ def add_parser(subparsers: Any) -> None:
     _command(subparsers, "pause", _pause, "stop everybody who shares a budget from sending", PAUSE)
     _command(subparsers, "resume", _resume, "let everybody who shares a budget send again", RESUME)
     lowering = _command(subparsers, "limit", _limit, "lower the limits of everybody who shares a budget", LIMIT)
-    for name, words in DIMENSIONS.items():
-        lowering.add_argument(f"--{name}", type=_amount_or_none, metavar="N", help=f'{words}; "none" lifts it')
+    add_limit_options(lowering, '"none" lifts it', _amount_or_none)
     lowering.add_argument("--none", action="store_true", help="lift everything that was lowered")
     dropping = _command(subparsers, "cancel", _cancel, "cancel the waiting calls that carry a tag", CANCEL)
     dropping.add_argument("--tag", required=True, type=_tag, help="the tag of with_options(tag=...)")
@@ -134,8 +129,7 @@ def _everybody(store: SharedStore) -> str:
 
 def _lowered(args: argparse.Namespace) -> dict[str, float | None]:
     """The limits that were named: a number, or None to lift it."""
-    given = {name: getattr(args, name) for name in DIMENSIONS}
-    return {name: None if value == "none" else value for name, value in given.items() if value is not None}
+    return {name: None if value == "none" else value for name, value in limits_of(args).items()}
 
 
 def _amount_or_none(text: str) -> float | str:

@@ -10,7 +10,6 @@ import argparse
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from .saying import USAGE, say
 
 __all__ = ["add_parser", "run"]
 
@@ -58,8 +59,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         prompts = read_prompts(args.prompts or shipped_prompts())
     except (OSError, ValueError, KeyError, TypeError) as error:
-        print(f"ratelimited-llm demo: cannot read the prompts: {error}", file=sys.stderr)
-        return 2
+        return say("demo", f"cannot read the prompts: {error}", USAGE)
     tokens = sum(len(prompt.encode()) for prompt in prompts) // 4
     rpm, tpm = _limits(prompts, tokens)
     print(f"{len(prompts)} prompts, about {tokens:,} tokens, to a simulated provider on this machine that allows")

@@ -9,11 +9,11 @@ import argparse
 import json
 import math
 import os
-import sys
 from typing import Any
 
 from .arguments import amount, seconds, shown, whole
 from .clients import add_client_options
+from .saying import USAGE, say
 
 __all__ = ["add_parser", "run"]
 
@@ -56,11 +56,9 @@ def run(args: argparse.Namespace) -> int:
             base_url=args.base_url or os.environ.get("OPENAI_BASE_URL") or "",
         )  # fmt: skip
     except OSError as error:
-        print(f"ratelimited-llm estimate: cannot read {args.input}: {error.strerror or error}", file=sys.stderr)
-        return 2
+        return say("estimate", f"cannot read {args.input}: {error.strerror or error}", USAGE)
     except ValueError as error:
-        print(f"ratelimited-llm estimate: {error}", file=sys.stderr)
-        return 2
+        return say("estimate", error, USAGE)
     print(json.dumps(found.as_dict()) if args.json else found)
     return 1 if found.never_fit or found.bad else 0
 

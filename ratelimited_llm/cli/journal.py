@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from .arguments import duration, shown
+from .saying import USAGE, say
 
 if TYPE_CHECKING:
     from ..stores.journal import JournalStats
@@ -45,16 +45,14 @@ def run(args: argparse.Namespace) -> int:
 
     path = os.path.expanduser(args.file)
     if not os.path.exists(path):  # opening it would make one
-        print(f"ratelimited-llm journal: there is no file {shown(args.file)}", file=sys.stderr)
-        return 2
+        return say("journal", f"there is no file {shown(args.file)}", USAGE)
     try:
         with Journal(path) as journal:
             if args.prune is not None:
                 print(f"{journal.prune(args.prune):,} rows deleted")
             print(table(str(journal.path), journal.stats()))
     except (JournalError, ValueError) as error:
-        print(f"ratelimited-llm journal: {error}", file=sys.stderr)
-        return 2
+        return say("journal", error, USAGE)
     return 0
 
 

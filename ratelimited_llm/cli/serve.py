@@ -9,16 +9,11 @@ import sys
 from typing import Any
 
 from ..options import PREFIX
-from .arguments import amount, dollars, port, seconds, whole
+from .arguments import add_limit_options, amount, dollars, limits_of, port, seconds, whole
+from .saying import FAILED, USAGE, say
 
 __all__ = ["add_parser", "run"]
 
-FAILED, USAGE = 1, 2
-LIMITS = (
-    ("rpm", "requests per minute (10k is read); default: learned from the answers"),
-    ("tpm", "tokens per minute"), ("rpd", "requests per day"), ("tpd", "tokens per day"),
-    ("itpm", "input tokens per minute"), ("otpm", "output tokens per minute"),
-)  # fmt: skip
 PROVIDERS = ("openai", "groq", "anthropic", "azure")
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -42,8 +37,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     for name in PROVIDERS:
         parser.add_argument(f"--{name}-base-url", metavar="URL", help=argparse.SUPPRESS if name == "azure" else
                             f"where {name} is; default: as its SDK has it")  # fmt: skip
-    for name, meaning in LIMITS:
-        parser.add_argument(f"--{name}", type=amount, metavar="N", help=meaning)
+    add_limit_options(parser, "default: learned from the answers", amount)
     parser.add_argument("-j", "--concurrency", type=whole, metavar="N", help="requests in flight at once, at most")
     parser.add_argument("--budget", metavar="URL", help="who shares the limits: sqlite, redis://host, ...")
     parser.add_argument(
@@ -72,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
             raise
-        return _refused('serve needs its extra: pip install "ratelimited-llm[server]"')
+        return say("serve", 'serve needs its extra: pip install "ratelimited-llm[server]"', USAGE)
     gateways: list[Any] = []
 
     def ready(url: str, app: Any) -> None:
@@ -82,11 +76,10 @@ def run(args: argparse.Namespace) -> int:
     try:
         code = serve(host=args.host, port=args.port, drain=args.drain, ready=ready, **_options(args))
     except OSError as error:
-        return _refused(
-            f"{args.host}:{args.port} cannot be used ({error.strerror or error}); try another --port", FAILED
-        )
+        where = f"{args.host}:{args.port} cannot be used ({error.strerror or error})"
+        return say("serve", f"{where}; try another --port", FAILED)
     except (ValueError, TypeError) as error:
-        return _refused(str(error))
+        return say("serve", error, USAGE)
     if code or any(gateway.leftover for gateway in gateways):
         # What is in flight was waited for, or is not to be: to drain it again at exit might take minutes.
         sys.stderr.flush()
@@ -95,13 +88,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
-    names = [*(name for name, _ in LIMITS), "budget", "on_budget_lost", "journal", "max_cost"]
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    if args.concurrency is not None:
-        given["max_concurrency"] = args.concurrency
+    given = {name: getattr(args, name) for name in ("budget", "on_budget_lost", "journal", "max_cost")}
+    given["max_concurrency"] = args.concurrency
     urls = {name: getattr(args, f"{name}_base_url") for name in PROVIDERS}
     return {
-        **given,
+        **limits_of(args),
+        **{name: value for name, value in given.items() if value is not None},
         "token": args.token or os.environ.get(PREFIX + "TOKEN") or None,
         "base_urls": {name: url for name, url in urls.items() if url},
         "pass_through_keys": args.pass_through_keys,
@@ -112,17 +104,11 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
 
 def _say_where(url: str, gateway: Any) -> None:
     ready = [name for name, upstream in gateway.upstreams.items() if upstream.configured]
-    _say(f"OPENAI_BASE_URL={url}/v1 GROQ_BASE_URL={url} ANTHROPIC_BASE_URL={url}  ({', '.join(ready) or 'no key yet'})")
-    _say(f"to look at it: {url}/dashboard")
-
-
-def _say(text: str) -> None:
-    print(f"ratelimited-llm serve: {text}", file=sys.stderr, flush=True)
-
-
-def _refused(text: str, code: int = USAGE) -> int:
-    _say(text)
-    return code
+    say(
+        "serve",
+        f"OPENAI_BASE_URL={url}/v1 GROQ_BASE_URL={url} ANTHROPIC_BASE_URL={url}  ({', '.join(ready) or 'no key yet'})",
+    )
+    say("serve", f"to look at it: {url}/dashboard")
 
 
 def _size(text: str) -> int:

@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from .arguments import amount, integer, number, port, seconds, shown, whole
+from .arguments import add_limit_options, amount, integer, limits_of, number, port, seconds, shown, whole
+from .saying import FAILED, say
 
 if TYPE_CHECKING:
     from ..simulator import Simulator
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 PROVIDERS = ("openai", "azure", "groq", "anthropic", "mistral", "generic")
-LIMITS = (
-    ("rpm", "requests per minute"), ("tpm", "tokens per minute"), ("rpd", "requests per day"),
-    ("tpd", "tokens per day"), ("itpm", "input tokens per minute"), ("otpm", "output tokens per minute"),
-)  # fmt: skip
 # What a shell answers when a command cannot be found, and when it may not be run.
 NOT_FOUND, NOT_RUNNABLE = 127, 126
 
@@ -44,8 +41,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "it and report what it would have met. No key and no internet are needed.",
     )
     parser.add_argument("--provider", choices=PROVIDERS, default="openai", help="whose headers, errors and rules")
-    for name, meaning in LIMITS:
-        parser.add_argument(f"--{name}", type=amount, metavar="N", help=f"{meaning}; default: no such limit")
+    add_limit_options(parser, "default: no such limit", amount)
     parser.add_argument("--concurrency", type=whole, metavar="N", help="calls in flight at once")
     parser.add_argument("--period", type=seconds(0.001), default=60.0, metavar="S", help="seconds of a 'minute' (60)")
     parser.add_argument("--smooth", type=seconds(0.001), metavar="S", help="enforce minute limits over so many seconds")
@@ -68,9 +64,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         simulator.start()
     except OSError as error:
-        print(f"ratelimited-llm sim: port {args.port} cannot be used ({error.strerror}); try another --port",
-              file=sys.stderr)  # fmt: skip
-        return 1
+        return say("sim", f"port {args.port} cannot be used ({error.strerror}); try another --port", FAILED)
     try:
         return _rehearse(simulator, list(args.command)) if args.command else _serve(simulator)
     finally:
@@ -83,10 +77,10 @@ def _simulator(args: argparse.Namespace) -> Simulator:
     told = False if args.no_headers else None
     free = 0 if args.command else 8089
     return Simulator(
-        args.provider, rpm=args.rpm, tpm=args.tpm, rpd=args.rpd, tpd=args.tpd, itpm=args.itpm, otpm=args.otpm,
-        max_concurrency=args.concurrency, period=args.period, smooth=args.smooth, window=args.window,
-        latency=args.latency, output_tokens=args.output_tokens, answer="echo" if args.echo else "text",
-        headers=told, retry_after=told, body_hint=told, seed=args.seed, port=free if args.port is None else args.port,
+        args.provider, **limits_of(args), max_concurrency=args.concurrency, period=args.period, smooth=args.smooth,
+        window=args.window, latency=args.latency, output_tokens=args.output_tokens,
+        answer="echo" if args.echo else "text", headers=told, retry_after=told, body_hint=told, seed=args.seed,
+        port=free if args.port is None else args.port,
         faults=[Fault(probability=args.errors)] if args.errors else None,
     )  # fmt: skip
 
@@ -107,8 +101,8 @@ def _rehearse(simulator: Simulator, command: list[str]) -> int:
     try:
         child = subprocess.Popen(command, env={**os.environ, **simulator.env()})
     except OSError as error:
-        print(f"ratelimited-llm sim: cannot run {command[0]!r}: {error.strerror}", file=sys.stderr)
-        return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_RUNNABLE
+        code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_RUNNABLE
+        return say("sim", f"cannot run {command[0]!r}: {error.strerror}", code)
     with child:
         code = _wait_for(child)
     print(report(simulator, time.monotonic() - began), file=sys.stderr)

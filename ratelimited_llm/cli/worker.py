@@ -17,8 +17,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..options import PREFIX
-from .arguments import amount, dollars, seconds, whole
+from .arguments import add_limit_options, amount, dollars, limits_of, seconds, whole
 from .clients import ClientError
+from .saying import USAGE, say
 
 if TYPE_CHECKING:
     from ..queues import Stop
@@ -54,8 +55,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help="openai, azure, groq or anthropic, repeatable; default: those whose key is in the environment",
     )  # fmt: skip
     parser.add_argument("-j", "--concurrency", type=whole, default=64, metavar="N", help="calls in flight (64)")
-    for name in ("rpm", "tpm", "rpd", "tpd", "itpm", "otpm"):
-        parser.add_argument(f"--{name}", type=amount, metavar="N", help="a limit, as in 500 or 10k; default: learned")
+    add_limit_options(parser, "default: learned from the answers", amount)
     parser.add_argument("--max-cost", type=dollars, metavar="USD", help="what this worker's calls may cost at most")
     parser.add_argument("--drain", type=seconds(0.5), default=30.0, metavar="S", help="seconds to finish in (30)")
     parser.add_argument(
@@ -85,20 +85,16 @@ def run(args: argparse.Namespace) -> int:
         clients = clients_for(args)
         stop = Stop(args.drain)
         received = _listen(stop)
-        print(
-            f"ratelimited-llm worker: {', '.join(clients)} for {address.shown}, at most {args.concurrency} in flight "
-            f"(pid {os.getpid()})",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+        bound = f"at most {args.concurrency} in flight (pid {os.getpid()})"
+        say("worker", f"{', '.join(clients)} for {address.shown}, {bound}")
         told, left = work(args, address, clients, stop)
-        print(f"ratelimited-llm worker: {told}", file=sys.stderr, flush=True)
+        say("worker", told)
         code = 130 if signal.SIGINT in received else 0
         if left:  # their threads would be waited for, and their jobs are given back
             os._exit(code)
         return code
     except (ClientError, ImportError, ValueError, TypeError, RateLimitedLLMError) as error:
-        print(f"ratelimited-llm worker: {error}", file=sys.stderr)
-        return 2
+        return say("worker", error, USAGE)
     finally:
         for client in clients.values():
             client.cancel()
@@ -136,11 +132,8 @@ def clients_for(args: argparse.Namespace) -> dict[str, Any]:
     if not names:
         keys = ", ".join(key for _, _, key in PROVIDERS.values())
         raise ClientError(f"no provider: set one of {keys}, or name one with --provider")
-    given = {
-        "max_concurrency": args.concurrency, "budget": args.budget, "max_cost": args.max_cost,
-        **{name: getattr(args, name) for name in ("rpm", "tpm", "rpd", "tpd", "itpm", "otpm")},
-    }  # fmt: skip
-    options = {name: value for name, value in given.items() if value is not None}
+    given = {"max_concurrency": args.concurrency, "budget": args.budget, "max_cost": args.max_cost}
+    options = {**limits_of(args), **{name: value for name, value in given.items() if value is not None}}
     return {name: _client(name, options) for name in names}
 
 
