@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import certifi
 import pytest
 
 from ratelimited_llm import shared_workers
+from ratelimited_llm.calls import attempt
+from ratelimited_llm.core import limiter, pause
 from ratelimited_llm.simulator import Simulator
+
+sys.path.insert(0, str(Path(__file__).parent))  # for servers.py and its like: pytest imports files without their folder
 
 FOREIGN = ("OPENAI_", "AZURE_OPENAI_", "GROQ_", "ANTHROPIC_", "RATELIMITED_LLM_", "REQUESTS_", "CURL_")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -50,6 +57,24 @@ def frozen():
     gc.freeze()
 
 
+@pytest.fixture(scope="module")
+def short_rests():
+    """After trouble that names no wait, calls go again soon: how soon is the subject of tests/core."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attempt, "POLICY", replace(attempt.POLICY, initial=0.02))
+        for module in (pause, limiter):
+            patch.setattr(module, "FIRST_PAUSE", 0.02)
+        yield
+
+
+@pytest.fixture
+def forks_are_meant():
+    """Python 3.12 warns of every fork of a process with threads, which is what these tests are about."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
 @pytest.fixture
 def provider_options():
     """What every provider of a folder is started with, unless a test says otherwise."""
@@ -68,3 +93,22 @@ def simulator(provider_options):
     yield start
     for one in running:
         one.stop()
+
+
+@pytest.fixture
+def door(simulator):
+    """Make a client of a door: `door(OpenAI, provider)`; every one is closed at the end, before its provider."""
+    made = []
+
+    def make(cls, provider=None, **options):
+        options.setdefault("api_key", "sk-test-secret")
+        if provider is not None:
+            name = "azure_endpoint" if "Azure" in cls.__name__ else "base_url"
+            options.setdefault(name, provider.base_url)
+        made.append(cls(**options))
+        return made[-1]
+
+    yield make
+    for client in made:
+        client.cancel()
+        client.close()

@@ -13,7 +13,12 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from crowded import Crowded
 
 from ratelimited_llm.core.limits import RateLimits
 from ratelimited_llm.simulator.enforcement import Enforcement
@@ -23,25 +28,6 @@ Scenario = tuple[str, Callable[[], tuple[Enforcement, Run, float]]]
 NONE = RateLimits()
 RPM = RateLimits(rpm=600)
 TOLD = ("everything", "headers", "wait", "seconds", "nothing")
-
-
-class Crowded(Enforcement):
-    """A provider whose limit somebody else spends a share of, thirty seconds out of every sixty."""
-
-    def __init__(self, share: float, rpm: float) -> None:
-        super().__init__(rpm=rpm)
-        self._rate = share * rpm / 60.0
-        self._next = 30.0
-
-    def admit(self, now: float, **asked: Any) -> Any:
-        while self._next <= now:
-            verdict = super().admit(self._next, reserved=0, input_tokens=0)
-            if verdict.ticket is not None:
-                self.settle(verdict.ticket, self._next, input_tokens=0, output_tokens=0)
-            self._next += 1.0 / self._rate
-            if self._next % 60.0 < 30.0:
-                self._next += 30.0
-        return super().admit(now, **asked)
 
 
 def heavy(count: int) -> list[Call]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from crowded import Crowded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -161,26 +162,6 @@ def test_small_windows_that_tell_their_limit_only_by_refusing_are_learned(told: 
     assert run.answered == 120
     assert run.refused <= most
     assert run.ended_at <= ideals * (18.0 + 0.2) + 0.5
-
-
-class Crowded(Enforcement):
-    """A provider whose limit somebody else spends a share of, thirty seconds out of every sixty."""
-
-    def __init__(self, share: float, rpm: float) -> None:
-        super().__init__(rpm=rpm)
-        self._rate = share * rpm / 60.0
-        self._next = 30.0
-        self.to_us = 0
-
-    def admit(self, now: float, **asked: Any) -> Any:
-        while self._next <= now:
-            verdict = super().admit(self._next, reserved=0, input_tokens=0)
-            if verdict.ticket is not None:
-                self.settle(verdict.ticket, self._next, input_tokens=0, output_tokens=0)
-            self._next += 1.0 / self._rate
-            if self._next % 60.0 < 30.0:
-                self._next += 30.0
-        return super().admit(now, **asked)
 
 
 @pytest.mark.parametrize("told", ["headers", "seconds", "nothing"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,20 +13,12 @@ sys.path.insert(0, str(Path(__file__).parent))  # for serving_gateways.py: pytes
 
 from serving_gateways import Running, fault_in_the_prompt
 
-from ratelimited_llm.calls import attempt
-from ratelimited_llm.core import limiter, pause
-
 PROVIDERS = ("openai", "groq", "anthropic")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def short_rests():
-    """After trouble that names no wait, calls go again soon: how soon is the subject of tests/core."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attempt, "POLICY", replace(attempt.POLICY, initial=0.02))
-        for module in (pause, limiter):
-            patch.setattr(module, "FIRST_PAUSE", 0.02)
-        yield
+def modules(short_rests):
+    """Calls go again soon."""
 
 
 @pytest.fixture(scope="module")

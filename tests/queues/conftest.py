@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 
-for folder in (Path(__file__).parent, Path(__file__).parents[1]):
-    sys.path.insert(0, str(folder))  # for working.py and servers.py: pytest imports files without their directory
+sys.path.insert(0, str(Path(__file__).parent))  # for working.py: pytest imports files without their directory
 
 pytest.importorskip("redis")
 pytest.importorskip("dramatiq")
 
-from servers import server_binaries, valkey_server  # noqa: E402
-from working import Worker  # noqa: E402
+from servers import server_binaries, valkey_server
+from working import Worker
 
-from ratelimited_llm.queues import submitting  # noqa: E402
+from ratelimited_llm.queues import submitting
 
 STAY = ("ratelimited-llm-worker-", "ratelimited-llm-sender-", "ratelimited-llm-progress")
 

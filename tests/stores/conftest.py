@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-# For contract.py and its like, and for servers.py: pytest imports files without their directory.
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path.insert(0, str(Path(__file__).parent))  # for contract.py and its like: pytest imports no files beside
 
-from servers import KeyServer, server_binaries, valkey_server  # noqa: E402
+from servers import KeyServer, server_binaries, valkey_server
 
 
 @pytest.fixture(scope="session", params=server_binaries() or [pytest.param("", marks=pytest.mark.skip("no server"))])

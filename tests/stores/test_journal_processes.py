@@ -7,14 +7,13 @@ import random
 import sqlite3
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from journalling import PATIENCE, Told, answer, do, finish, key, kill, python
+from forking import in_child
+from journalling import Told, answer, do, finish, key, kill, python
 
 from ratelimited_llm.stores import journal_opening
 from ratelimited_llm.stores.journal import Claimed, Elsewhere, Journal
@@ -207,39 +206,8 @@ def test_a_claim_outlives_other_openings_and_closings_in_its_process(path: Path)
 # -- forks ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def _forks_are_meant() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: a process with threads forks
-        yield
-
-
-def in_child(check: Callable[[], object]) -> None:
-    """Fork, have the child run a check, and fail if it does or hangs."""
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            check()
-            code = 0
-        except BaseException as error:
-            os.write(2, f"in the child: {error!r}\n".encode())
-        finally:
-            os._exit(code)
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            assert status == 0
-            return
-        time.sleep(0.005)
-    os.kill(child, 9)
-    os.waitpid(child, 0)
-    pytest.fail("the child hung")
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.usefixtures("_forks_are_meant")
+@pytest.mark.usefixtures("forks_are_meant")
 def test_both_sides_of_a_fork_go_on(path: Path) -> None:
     """The child finds answers, sees the parent's claim as another process's, and records in a run of its own."""
     with Journal(path) as journal:
@@ -264,7 +232,7 @@ def test_both_sides_of_a_fork_go_on(path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.usefixtures("_forks_are_meant")
+@pytest.mark.usefixtures("forks_are_meant")
 def test_forks_while_threads_write_harm_neither_side(path: Path) -> None:
     """Ten forks in the middle of commits: each child records, the parent's threads go on, the file is whole."""
     stop = threading.Event()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,15 +15,13 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from ratelimited_llm import telemetry
-from ratelimited_llm.calls import attempt
-from ratelimited_llm.core import limiter, pause
 from ratelimited_llm.telemetry import asked, listening, registry
 
 sys.path.insert(0, str(Path(__file__).parent))  # for reading.py: pytest imports files without their directory
 
 
 @pytest.fixture(scope="module", autouse=True)
-def modules(frozen):
+def modules(frozen, short_rests):
     """Clients are collected in some tests, so collections have to be quick."""
 
 
@@ -38,31 +35,6 @@ def clean(own_settings, monkeypatch):
     telemetry.stop()
     registry.forget()
     listening.forget()
-
-
-@pytest.fixture(autouse=True)
-def short_rests(monkeypatch):
-    """After trouble that names no wait, calls go again soon."""
-    monkeypatch.setattr(attempt, "POLICY", replace(attempt.POLICY, initial=0.02))
-    for module in (pause, limiter):
-        monkeypatch.setattr(module, "FIRST_PAUSE", 0.02)
-
-
-@pytest.fixture
-def door(simulator):
-    """Make a client of a door: `door(OpenAI, provider)`; every one is closed at the end, before its provider."""
-    made = []
-
-    def make(cls, provider, **options):
-        options.setdefault("api_key", "sk-test-secret")
-        options.setdefault("base_url", provider.base_url)
-        made.append(cls(**options))
-        return made[-1]
-
-    yield make
-    for client in made:
-        client.cancel()
-        client.close()
 
 
 class Heard:

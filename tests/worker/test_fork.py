@@ -6,51 +6,20 @@ import multiprocessing
 import os
 import sys
 import threading
-import time
-import warnings
-from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
 import pytest
+from forking import in_child
 
 from ratelimited_llm import RateLimitedExecutor, WorkerStopped
 from ratelimited_llm.shared_workers import QueueSettings, worker_for
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here"),
+    pytest.mark.usefixtures("forks_are_meant"),
+]
 PATIENCE = 10.0
-
-
-@pytest.fixture(autouse=True)
-def _forks_are_meant() -> Iterator[None]:
-    # Python 3.12 warns of every fork of a process with threads, which is what this is about.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        yield
-
-
-def in_child(check: Callable[[], object]) -> None:
-    """Fork, have the child run a check, and fail if it does or hangs."""
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            check()
-            code = 0
-        except BaseException as error:
-            os.write(2, f"in the child: {error!r}\n".encode())
-        finally:
-            os._exit(code)
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            assert status == 0
-            return
-        time.sleep(0.005)
-    os.kill(child, 9)
-    os.waitpid(child, 0)
-    pytest.fail("the child hung")
 
 
 class Busy:
