@@ -28,7 +28,7 @@ __all__ = ["add_parser", "run"]
 WORTH_A_DAY = 10_000
 
 
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+def add_parser(subparsers: Any) -> None:
     """Add `batch` to the subparsers of a command line; parsed arguments carry `run`."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "batch",
@@ -54,7 +54,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--report", metavar="HTML", help="a page with pictures of the run")
     add_client_options(parser)
     parser.set_defaults(run=run)
-    return parser
 
 
 REFUSED = (InputError, OutputError, FileNotFoundError, IsADirectoryError, PermissionError)

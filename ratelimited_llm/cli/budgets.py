@@ -13,19 +13,16 @@ from .saying import FAILED, USAGE, say
 if TYPE_CHECKING:
     from ..stores.shared_store import SharedStore
 
-__all__ = ["add_budget_option", "with_store"]
+__all__ = ["VARIABLE", "add_budget_option", "with_store"]
 
 VARIABLE = "RATELIMITED_LLM_BUDGET"
 DEFAULT = "sqlite"
 
 
-def add_budget_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--budget URL` to a command's options; `with_store` reads it."""
-    parser.add_argument(
-        "--budget",
-        metavar="URL",
-        help=f"who shares the limits: redis://host:6379/0, sqlite:///path, or sqlite; default: {VARIABLE}, or sqlite",
-    )
+def add_budget_option(parser: argparse.ArgumentParser, default: str = f"{VARIABLE}, or sqlite") -> None:
+    """Add `--budget URL` to a command's options; `default` is what its help says of who gives none."""
+    where = "redis://host:6379/0 between machines, sqlite or sqlite:///path on this one"
+    parser.add_argument("--budget", metavar="URL", help=f"share the limits: {where}; default: {default}")
 
 
 def _budget_of(args: argparse.Namespace) -> str:

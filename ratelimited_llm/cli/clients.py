@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from .arguments import amount, priority, whole
+from .budgets import VARIABLE, add_budget_option
 
 __all__ = ["ClientError", "add_client_options", "client_for"]
 
@@ -23,9 +24,7 @@ def add_client_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-j", "--concurrency", type=whole, metavar="N", help="calls in flight at once, at most")
     parser.add_argument("--priority", type=priority, metavar="P", help='"high", "normal", "low", or 0 to 10')
     parser.add_argument("--tag", metavar="NAME", help="a name by which these calls can be cancelled, from anywhere")
-    parser.add_argument(
-        "--budget", metavar="WHERE", help='share the limits: "sqlite" on this machine, "redis://host" between machines'
-    )
+    add_budget_option(parser, f"{VARIABLE}, or nobody")
 
 
 def client_for(args: argparse.Namespace) -> Any:
@@ -38,9 +37,8 @@ def client_for(args: argparse.Namespace) -> Any:
 
     given = {
         "base_url": args.base_url, "rpm": args.rpm, "tpm": args.tpm, "max_concurrency": args.concurrency,
-        "priority": args.priority, "tag": getattr(args, "tag", None), "budget": getattr(args, "budget", None),
-        "journal": getattr(args, "journal", None),
-        "max_cost": getattr(args, "max_cost", None),
+        "priority": args.priority, "tag": args.tag, "budget": args.budget,
+        "journal": getattr(args, "journal", None), "max_cost": getattr(args, "max_cost", None),
     }  # fmt: skip
     try:
         return OpenAI(**{name: value for name, value in given.items() if value is not None})

@@ -18,7 +18,7 @@ from .saying import USAGE, say
 __all__ = ["add_parser", "run"]
 
 
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+def add_parser(subparsers: Any) -> None:
     """Add `estimate` to the subparsers of a command line; parsed arguments carry `run`."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "estimate",
@@ -39,7 +39,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--price", type=_price, metavar="IN,OUT", help="US dollars per million tokens; default: listed")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+def add_parser(subparsers: Any) -> None:
     """Add `journal` to the subparsers of a command line; parsed arguments carry `run`."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "journal",
@@ -35,7 +35,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help="delete answers and failures older than this: 90m, 12h, 30d, seconds",
     )
     parser.set_defaults(run=run)
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..options import PREFIX
 from .arguments import add_limit_options, amount, dollars, limits_of, port, seconds, whole
+from .budgets import VARIABLE, add_budget_option
 from .saying import FAILED, USAGE, say
 
 __all__ = ["add_parser", "run"]
@@ -18,7 +19,7 @@ PROVIDERS = ("openai", "groq", "anthropic", "azure")
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+def add_parser(subparsers: Any) -> None:
     """Add `serve` to the subparsers of a command line; parsed arguments carry `run`."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "serve",
@@ -39,7 +40,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
                             f"where {name} is; default: as its SDK has it")  # fmt: skip
     add_limit_options(parser, "default: learned from the answers", amount)
     parser.add_argument("-j", "--concurrency", type=whole, metavar="N", help="requests in flight at once, at most")
-    parser.add_argument("--budget", metavar="URL", help="who shares the limits: sqlite, redis://host, ...")
+    add_budget_option(parser, f"{VARIABLE}, or nobody")
     parser.add_argument(
         "--on-budget-lost",
         metavar="HOW",
@@ -55,7 +56,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
                         "after SIGTERM (30); then they are dropped")  # fmt: skip
     parser.add_argument("--log-level", choices=LEVELS, default="warning", help="of what goes to stderr (warning)")
     parser.set_defaults(run=run)
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -32,7 +32,7 @@ PROVIDERS = ("openai", "azure", "groq", "anthropic", "mistral", "generic")
 NOT_FOUND, NOT_RUNNABLE = 127, 126
 
 
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+def add_parser(subparsers: Any) -> None:
     """Add `sim` to the subparsers of a command line; parsed arguments carry `run`."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "sim",
@@ -55,7 +55,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--no-headers", action="store_true", help="tell the limits only by refusing")
     parser.add_argument("command", nargs="*", metavar="-- COMMAND", help="what to run against it")
     parser.set_defaults(run=run)
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -33,7 +33,7 @@ ERASE_BELOW = "\x1b[J"
 CLEAR = "\x1b[H\x1b[2J"
 
 
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+def add_parser(subparsers: Any) -> None:
     """Add `top` to the subparsers of a command line; parsed arguments carry `run`."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "top",
@@ -49,7 +49,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--every", type=seconds(0.1), default=1.0, metavar="SECONDS", help="from look to look; default: 1, at least 0.1"
     )
     parser.set_defaults(run=lambda args: with_store(args, _watch))
-    return parser
 
 
 def _watch(store: SharedStore, args: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..options import PREFIX
 from .arguments import add_limit_options, amount, dollars, limits_of, seconds, whole
+from .budgets import VARIABLE, add_budget_option
 from .clients import ClientError
 from .saying import USAGE, say
 
@@ -34,7 +35,7 @@ PROVIDERS = {
 }
 
 
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+def add_parser(subparsers: Any) -> None:
     """Add `worker` to the subparsers of a command line; parsed arguments carry `run`."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "worker",
@@ -47,9 +48,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--queue", metavar="URL", default=queue, required=not queue,
         help="dramatiq+redis://host/0 or celery+redis://host/0; default: RATELIMITED_LLM_QUEUE",
     )  # fmt: skip
-    parser.add_argument(
-        "--budget", metavar="URL", help="who shares the limits: sqlite, redis://host/0; default: nobody"
-    )
+    add_budget_option(parser, f"{VARIABLE}, or nobody")
     parser.add_argument(
         "--provider", action="append", choices=sorted(PROVIDERS), metavar="NAME",
         help="openai, azure, groq or anthropic, repeatable; default: those whose key is in the environment",
@@ -63,7 +62,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="say more on stderr")
     parser.set_defaults(run=run)
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -45,7 +45,7 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._open.add(self)
-        self._service.tally.connections += 1
+        self._service.tally.sums["connections"] += 1
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._open.discard(self)

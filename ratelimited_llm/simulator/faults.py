@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
+
+from ..core.checks import number, whole
 
 __all__ = ["Fault", "Faults", "Kind"]
 
@@ -58,28 +61,26 @@ class Fault:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"unknown kind of fault {self.kind!r}: use {', '.join(KINDS)}")
-        if self.probability is not None and not (_is_number(self.probability) and 0 <= self.probability <= 1):
-            raise ValueError(f"probability={self.probability!r}: give a share from 0 to 1")
         for name, least in (("status", 100), ("after", 0), ("first", 0), ("every", 1)):
             value = getattr(self, name)
-            if value is None and name in ("first", "every"):
-                continue
-            if not (isinstance(value, int) and _is_number(value) and value >= least):
-                raise ValueError(f"{name}={value!r}: give a whole number of at least {least}")
-        if self.seconds is not None and not (_is_number(self.seconds) and self.seconds >= 0):
-            raise ValueError(f"seconds={self.seconds!r}: give a number of at least 0, or None for no end")
+            if value is not None or name in ("status", "after"):
+                whole(name, value, least)
+        for name, most in (("probability", 1.0), ("seconds", math.inf)):
+            value = getattr(self, name)
+            if value is not None and not 0 <= number(name, value) <= most:
+                raise ValueError(f"{name}={value!r}: give a number from 0 to {most:g}, or None")
         for name in ("code", "type", "message", "model"):
             value = getattr(self, name)
-            if value is not None and not isinstance(value, str):
+            if not isinstance(value, (str, type(None))):
                 raise TypeError(f"{name}={value!r}: give a string, or None")
-        at, headers = self.at, self.headers
-        if at is not None and not (isinstance(at, tuple) and all(isinstance(n, int) and _is_number(n) for n in at)):
-            raise TypeError(f"at={at!r}: give a tuple of whole numbers, or None")
+        if self.at is not None and not isinstance(self.at, tuple):
+            raise TypeError(f"at={self.at!r}: give a tuple of whole numbers, or None")
+        for each in self.at or ():
+            whole("each of at", each, 0)
+        headers = self.headers
         if headers is not None and not (
             isinstance(headers, Mapping)
-            and all(
-                isinstance(name, str) and (value is None or isinstance(value, str)) for name, value in headers.items()
-            )
+            and all(isinstance(name, str) and isinstance(value, (str, type(None))) for name, value in headers.items())
         ):
             raise TypeError(f"headers={headers!r}: give a mapping from names to texts (None removes one), or None")
 
@@ -92,10 +93,6 @@ class Fault:
             and (self.model is None or self.model == model)
             and (self.probability is None or draw < self.probability)
         )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 Rule = Callable[[int, dict[str, Any]], "Fault | None"]

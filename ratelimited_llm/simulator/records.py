@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -76,57 +77,45 @@ class Counters:
         connections: opened so far.
     """
 
-    requests: int
-    answered: int
-    refused: int
-    failed: int
-    abandoned: int
-    by_status: Mapping[int, int]
-    input_tokens: int
-    output_tokens: int
-    in_flight: int
-    max_in_flight: int
-    connections: int
+    requests: int = 0
+    answered: int = 0
+    refused: int = 0
+    failed: int = 0
+    abandoned: int = 0
+    by_status: Mapping[int, int] = field(default_factory=dict)
+    input_tokens: int = 0
+    output_tokens: int = 0
+    in_flight: int = 0
+    max_in_flight: int = 0
+    connections: int = 0
 
 
 class Tally:
-    """The running sums; written by the server's thread only, read by any."""
+    """The running sums, by the names of `Counters`; written by the server's thread only, read by any."""
 
     def __init__(self) -> None:
-        self.requests = 0
-        self.answered = 0
-        self.refused = 0
-        self.failed = 0
-        self.abandoned = 0
-        self.by_status: dict[int, int] = {}
-        self.input_tokens = 0
-        self.output_tokens = 0
-        self.in_flight = 0
-        self.max_in_flight = 0
-        self.connections = 0
+        self.sums: Counter[str] = Counter()
+        self.by_status: Counter[int] = Counter()
 
     def arrived(self) -> None:
-        self.requests += 1
-        self.in_flight += 1
-        self.max_in_flight = max(self.max_in_flight, self.in_flight)
+        self.sums["requests"] += 1
+        self.sums["in_flight"] += 1
+        self.sums["max_in_flight"] = max(self.sums["max_in_flight"], self.sums["in_flight"])
 
     def ended(self, status: int | None, given: int, made: int, *, refused: bool, failed: bool, abandoned: bool) -> None:
-        self.in_flight -= 1
+        sums = self.sums
+        sums["in_flight"] -= 1
         if abandoned:
-            self.abandoned += 1
+            sums["abandoned"] += 1
             return
         if status is not None:
-            self.by_status[status] = self.by_status.get(status, 0) + 1
-        if refused:
-            self.refused += 1
-        elif failed:
-            self.failed += 1
+            self.by_status[status] += 1
+        if refused or failed:
+            sums["refused" if refused else "failed"] += 1
         elif status is not None and status < 400:
-            self.answered += 1
-            self.input_tokens += given
-            self.output_tokens += made
+            sums["answered"] += 1
+            sums["input_tokens"] += given
+            sums["output_tokens"] += made
 
     def snapshot(self) -> Counters:
-        sums = dict(vars(self))
-        sums["by_status"] = MappingProxyType(dict(self.by_status))
-        return Counters(**sums)
+        return Counters(**dict(self.sums), by_status=MappingProxyType(dict(self.by_status)))

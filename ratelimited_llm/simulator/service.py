@@ -100,7 +100,7 @@ class Service:
         """
         path, deployment = route(target)
         self.tally.arrived()
-        record = Record(self.tally.requests, now, method, target, headers)
+        record = Record(self.tally.sums["requests"], now, method, target, headers)
         self.log.append(record)
         speaker = self._claude if path.startswith("/messages") else self._other
         try:

@@ -95,10 +95,6 @@ class Journal:
             self._reused += 1
         return answer
 
-    def pending_here(self, key: bytes, occurrence: int) -> bool:
-        """Whether a call of this process works for this answer."""
-        return (key, occurrence) in self._working
-
     def enlist(self, key: bytes, occurrence: int) -> bool:
         """Be the one call of this process that works for an answer, until `record` or `release`.
 

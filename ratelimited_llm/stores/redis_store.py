@@ -84,11 +84,7 @@ class RedisStore:
         return self._understood(_pools, self._ask("pools", self._pool_start))
 
     def control(
-        self,
-        *,
-        paused: bool | None = None,
-        limits: Mapping[str, float | None] | None = None,
-        cancel: str | None = None,
+        self, *, paused: bool | None = None, limits: Mapping[str, float | None] | None = None, cancel: str | None = None
     ) -> Control:
         """See `SharedStore.control`.
 

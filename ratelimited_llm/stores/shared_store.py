@@ -79,11 +79,7 @@ class SharedStore(Protocol):
         """Every pool that was used in the last day, looked at without changing it."""
 
     def control(
-        self,
-        *,
-        paused: bool | None = None,
-        limits: Mapping[str, float | None] | None = None,
-        cancel: str | None = None,
+        self, *, paused: bool | None = None, limits: Mapping[str, float | None] | None = None, cancel: str | None = None
     ) -> Control:
         """Change what operators want: None leaves a thing as it is; a limit of None lifts it."""
 

@@ -113,11 +113,7 @@ class SqliteStore:
         return [PoolFacts(_name(name), *look(_lines(text)[0], now, wishes)) for name, text in rows]
 
     def control(
-        self,
-        *,
-        paused: bool | None = None,
-        limits: Mapping[str, float | None] | None = None,
-        cancel: str | None = None,
+        self, *, paused: bool | None = None, limits: Mapping[str, float | None] | None = None, cancel: str | None = None
     ) -> Control:
         """See `SharedStore.control`.
 

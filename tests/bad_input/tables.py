@@ -88,7 +88,7 @@ APART = {
         "submit", "follow", "cancel", "unsent", "answered", "streaming", "stream_ended", "failed", "place", "survey",
     )], INSIDE),
     **dict.fromkeys([f"Journal.{name}" for name in (
-        "number", "find", "pending_here", "enlist", "claim", "hand_out", "record", "release", "follow")], INSIDE),
+        "number", "find", "enlist", "claim", "hand_out", "record", "release", "follow")], INSIDE),
     **dict.fromkeys([f"Processor.{name}" for name in (
         "validate", "estimate_tokens", "limit_group", "process", "classify_error", "usage")], OWN),
     **dict.fromkeys(["RateLimits.read", "RateLimits.part_of", "RateLimits.check"], INSIDE),

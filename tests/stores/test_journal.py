@@ -101,7 +101,7 @@ def test_a_claim_finds_what_was_answered_meanwhile(journal: Journal) -> None:
         recorded = do(other, 1)
         assert journal.claim(*place, lambda: b"") == recorded
         assert told.wait() == recorded
-        assert not journal.pending_here(*place)
+        assert place not in journal._working
 
 
 def test_a_second_claim_of_the_same_call_costs_nothing(journal: Journal) -> None:
@@ -117,13 +117,13 @@ def test_one_call_works_and_the_others_follow(journal: Journal) -> None:
     """They are told from memory when it is recorded."""
     place, told = (key(1), 0), [Told(), Told()]
     assert [journal.enlist(*place) for _ in range(3)] == [True, False, False]
-    assert journal.pending_here(*place)
+    assert place in journal._working
     for callback in told:
         journal.follow(*place, callback)
     journal.claim(*place, lambda: b"")
     journal.record(*place, answer())
     assert [callback.wait() for callback in told] == [journal.find(*place)] * 2
-    assert not journal.pending_here(*place)
+    assert place not in journal._working
 
 
 def test_who_follows_a_call_that_fails_is_told_none_and_may_try(journal: Journal) -> None:
@@ -383,7 +383,7 @@ def test_two_objects_on_one_file_do_not_send_the_same_call(path: Path) -> None:
             if ends:
                 first.record(*place, answer())
                 assert mine.wait() == told.wait() == first.find(*place)
-                assert not second.pending_here(*place)
+                assert place not in second._working
             else:
                 first.release(*place, "InternalServerError 500")
                 assert mine.wait() is None

@@ -217,7 +217,7 @@ def test_both_sides_of_a_fork_go_on(path: Path) -> None:
 
         def check() -> None:
             assert journal.find(key(1), 0) == recorded
-            assert not journal.pending_here(key(2), 0)
+            assert (key(2), 0) not in journal._working
             assert journal.enlist(key(2), 0)
             assert journal.claim(key(2), 0, lambda: b"") == Elsewhere()
             do(journal, 3)
