@@ -53,7 +53,7 @@ ELSEWHERE = {
     "Simulator.share_used": {"model": PLAIN}, "Faults": {"rules": "empty list dict"}, "count_tokens": {"text": PLAIN},
     "Fault": {
         **dict.fromkeys(["status", "every"], "10**400"), **dict.fromkeys(["after", "first"], COUNT), "at": "tuple",
-        "seconds": "0 inf 1.5 1e308 10**400", "probability": "0", "headers": "dict",
+        "seconds": "0 inf 1.5 1e308", "probability": "0", "headers": "dict",
         **dict.fromkeys(["code", "type", "message", "model"], PLAIN),
     },
     "simulate": {
