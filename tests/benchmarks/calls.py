@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -52,8 +53,12 @@ def in_threads(client: Any, calls: int, width: int) -> None:
 
 
 def as_futures(client: Any, calls: int, width: int) -> None:
-    """Submit everything, then read."""
-    answers = [client.chat.completions.create(model=MODEL, messages=MESSAGES) for _ in range(calls)]
+    """Submit, and read the oldest whenever `width` are open."""
+    answers: deque[Any] = deque()
+    for _ in range(calls):
+        if len(answers) == width:
+            assert answers.popleft().choices
+        answers.append(client.chat.completions.create(model=MODEL, messages=MESSAGES))
     assert all(answer.choices for answer in answers)
 
 
