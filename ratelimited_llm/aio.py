@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 from .books.tally import Tally
 from .budgets import own_budget
@@ -191,13 +191,24 @@ class AsyncRateLimitedWorker:
             return used
         return Usage(whole("what usage= answers", used, 0, ", or a Usage"), 0)
 
+    # fmt: off
+    @overload
+    async def map(
+        self, fn: Callable[..., Awaitable[T]], *iterables: Iterable[Any], return_exceptions: Literal[False] = False,
+        **options: Any,
+    ) -> list[T]: ...
+    @overload
+    async def map(
+        self, fn: Callable[..., Awaitable[T]], *iterables: Iterable[Any], return_exceptions: bool, **options: Any
+    ) -> list[T | BaseException]: ...
+    # fmt: on
     async def map(
         self,
-        fn: Callable[..., Awaitable[T]],
+        fn: Callable[..., Awaitable[Any]],
         *iterables: Iterable[Any],
         return_exceptions: bool = False,
         **options: Any,
-    ) -> list[T | BaseException]:
+    ) -> list[Any]:
         """`run` for each set of items, side by side; results in their order, as `asyncio.gather` gives them."""
         calls = (self.run(fn, *items, **options) for items in zip(*iterables, strict=False))
         return await asyncio.gather(*calls, return_exceptions=return_exceptions)

@@ -38,5 +38,6 @@ AsyncClient = AsyncAnthropic
 mirror(__name__, _anthropic)
 
 if TYPE_CHECKING:
-    # After our own class: a type checker keeps what it saw first.
-    from anthropic import *  # type: ignore[assignment]  # noqa: F403
+    # After our own classes, as mypy keeps what it saw first; and these again, as pyright keeps the last import.
+    from anthropic import *  # type: ignore[assignment]  # noqa: F403, I001
+    from .anthropic import AsyncAnthropic as AsyncClient, Anthropic as Client  # noqa: F401

@@ -5,10 +5,11 @@ Each method is a sentence or two; what does the work is imported when it is firs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from .books.status import History, Status
 from .core.checks import number, path_of
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["Conveniences", "Looking"]
 
 SDKClient = TypeVar("SDKClient")
+T = TypeVar("T")
+R = TypeVar("R")
+OnError = str | Callable[[BaseException], Any]
+Raise = Literal["raise"]
+Generate = Literal["generator", "generator_unordered"]
 
 
 class Looking(Generic[SDKClient]):
@@ -88,12 +94,41 @@ class Conveniences(Looking[SDKClient]):
         seconds = None if timeout is None else number("timeout", timeout, "a number of seconds")
         return self._runtime.watch(self._runtime.ledger.wait, seconds)
 
+    # fmt: off
+    @overload
+    def gather(
+        self, futures: Mapping[Any, Any], fn: Callable[[Any], Any] | None = None, *, on_error: OnError = "raise",
+        timeout: float | None = None,
+    ) -> list[Any]: ...
+    @overload
+    def gather(
+        self, futures: Iterable[Future[T]], fn: None = None, *, on_error: Raise = "raise", timeout: float | None = None
+    ) -> list[T]: ...
+    @overload
+    def gather(
+        self, futures: Iterable[Future[T]], fn: Callable[[T], R], *, on_error: Raise = "raise",
+        timeout: float | None = None,
+    ) -> list[R]: ...
+    @overload
+    def gather(
+        self, futures: Iterable[T], fn: None = None, *, on_error: Raise = "raise", timeout: float | None = None
+    ) -> list[T]: ...
+    @overload
+    def gather(
+        self, futures: Iterable[T], fn: Callable[[T], R], *, on_error: Raise = "raise", timeout: float | None = None
+    ) -> list[R]: ...
+    @overload
+    def gather(
+        self, futures: Iterable[Any], fn: Callable[[Any], Any] | None = None, *, on_error: OnError,
+        timeout: float | None = None,
+    ) -> list[Any]: ...
+    # fmt: on
     def gather(
         self,
         futures: Iterable[Any],
         fn: Callable[[Any], Any] | None = None,
         *,
-        on_error: str | Callable[[BaseException], Any] = "raise",
+        on_error: OnError = "raise",
         timeout: float | None = None,
     ) -> list[Any]:
         """Wait for queued calls, and return their answers in order, each as `fn` makes it.
@@ -114,12 +149,29 @@ class Conveniences(Looking[SDKClient]):
 
     # -- many at once -------------------------------------------------------------------------------------------------
 
+    # fmt: off
+    @overload
+    def map(
+        self, fn: Callable[..., R], *iterables: Iterable[Any], return_as: Literal["list"] = "list",
+        on_error: Raise = "raise", max_workers: int | None = None, timeout: float | None = None,
+    ) -> list[R]: ...
+    @overload
+    def map(
+        self, fn: Callable[..., R], *iterables: Iterable[Any], return_as: Generate, on_error: Raise = "raise",
+        max_workers: int | None = None, timeout: float | None = None,
+    ) -> Iterator[R]: ...
+    @overload
+    def map(
+        self, fn: Callable[..., Any], *iterables: Iterable[Any], return_as: str = "list", on_error: OnError = "raise",
+        max_workers: int | None = None, timeout: float | None = None,
+    ) -> Any: ...
+    # fmt: on
     def map(
         self,
         fn: Callable[..., Any],
         *iterables: Iterable[Any],
         return_as: str = "list",
-        on_error: str | Callable[[BaseException], Any] = "raise",
+        on_error: OnError = "raise",
         max_workers: int | None = None,
         timeout: float | None = None,
     ) -> Any:

@@ -37,5 +37,6 @@ AsyncClient = AsyncGroq
 mirror(__name__, _groq)
 
 if TYPE_CHECKING:
-    # After our own class: a type checker keeps what it saw first.
-    from groq import *  # type: ignore[assignment]  # noqa: F403
+    # After our own classes, as mypy keeps what it saw first; and these again, as pyright keeps the last import.
+    from groq import *  # type: ignore[assignment]  # noqa: F403, I001
+    from .groq import AsyncGroq as AsyncClient, Groq as Client  # noqa: F401

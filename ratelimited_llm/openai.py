@@ -146,5 +146,24 @@ mirror(
 )
 
 if TYPE_CHECKING:
-    # After our own classes: a type checker keeps what it saw first.
-    from openai import *  # type: ignore[assignment]  # noqa: F403
+    # After our own classes, as mypy keeps what it saw first; and these again, as pyright keeps the last import.
+    from openai import *  # type: ignore[assignment]  # noqa: F403, I001
+    from openai import (  # the settings of the module client, and what it can be asked
+        api_key as api_key,
+        api_type as api_type,
+        api_version as api_version,
+        azure_ad_token as azure_ad_token,
+        azure_ad_token_provider as azure_ad_token_provider,
+        azure_endpoint as azure_endpoint,
+        base_url as base_url,
+        default_headers as default_headers,
+        default_query as default_query,
+        http_client as http_client,
+        max_retries as max_retries,
+        organization as organization,
+        project as project,
+        timeout as timeout,
+        webhook_secret as webhook_secret,
+    )
+    from openai._module_client import *  # noqa: F403
+    from .openai import AsyncOpenAI as AsyncClient, OpenAI as Client  # noqa: F401

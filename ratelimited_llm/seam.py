@@ -55,7 +55,8 @@ class Seam(Looking[SDKClient]):
         def with_options(self: Door, **changes: Any) -> Door:
             """A copy with other options, the SDK's or ours for calls (priority, tenant, deadline...); one queue."""
 
-        copy = with_options
+        def copy(self: Door, **changes: Any) -> Door:
+            """The same, by the SDKs' other name for it."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

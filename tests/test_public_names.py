@@ -1,7 +1,9 @@
 """What users import, and what importing it costs."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +24,19 @@ def test_all_is_sorted_and_complete() -> None:
     for name in ratelimited_llm.__all__:
         assert getattr(ratelimited_llm, name) is not None
     assert set(ratelimited_llm.__all__) <= set(dir(ratelimited_llm))
+
+
+def test_every_public_name_is_used_in_the_type_tests() -> None:
+    """mypy checks `typing/api.py`; a name that it does not use is one whose types nobody has looked at."""
+    tree = ast.parse((Path(__file__).parent / "typing" / "api.py").read_text(encoding="utf-8"))
+    imported = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "ratelimited_llm"
+        for alias in node.names
+    }
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert {*ratelimited_llm.__all__, *ratelimited_llm._MODULES} - (imported & used) == set()
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -338,25 +338,22 @@ class LightFuture(Future[T]):
         with waits.lock:
             return step(self, *args)
 
-    @property
-    def _condition(self) -> Any:
-        """Its own lock, made by the first who asks: wait() and as_completed() hold it while they settle in."""
+    def _own_lock(self) -> Any:
+        """Made by the first who asks: wait() and as_completed() hold it while they settle in."""
         waits = self._waits
         if waits is None or waits.lock is None:
             waits = self._atomically(_give_lock, threading.RLock(), _Waits())
         return _UNGUARDED if waits is None else waits.lock
 
-    @_condition.setter
-    def _condition(self, value: Any) -> None:
-        raise AttributeError("a LightFuture makes its own lock")
-
-    @property
-    def _waiters(self) -> Any:
+    def _own_waiters(self) -> Any:
         return _UNGUARDED if self._waits is None else self._waits.waiters
 
-    @_waiters.setter
-    def _waiters(self, value: Any) -> None:
-        raise AttributeError("a LightFuture makes its own list of waiters")
+    def _no_other(self, value: Any) -> None:
+        raise AttributeError("a LightFuture makes its own lock and its own list of waiters")
+
+    if not TYPE_CHECKING:  # as_completed() is typed for what a Future says it has: attributes
+        _condition = property(_own_lock, _no_other)
+        _waiters = property(_own_waiters, _no_other)
 
 
 # A subclass that overrides __setattr__ would have every store below run through it; a slot's own setter does not.

@@ -30,7 +30,23 @@ from .llm_adapter import LLMAdapter, patch_requests, unpatch_requests
 from .queued_session import Session
 
 if TYPE_CHECKING:
-    from requests import *  # type: ignore[assignment]  # noqa: F403
+    from requests import *  # type: ignore[assignment]  # noqa: F403, I001
+    from requests import (
+        adapters as adapters,
+        api as api,
+        auth as auth,
+        certs as certs,
+        compat as compat,
+        cookies as cookies,
+        exceptions as exceptions,
+        hooks as hooks,
+        models as models,
+        sessions as sessions,
+        status_codes as status_codes,
+        structures as structures,
+    )
+
+    from .queued_session import Session as Session  # again: some type checkers keep what they saw last
 
 _MODULES = (
     "adapters", "api", "auth", "certs", "compat", "cookies", "exceptions", "help", "hooks", "models", "packages",

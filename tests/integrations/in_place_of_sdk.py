@@ -1,12 +1,15 @@
-"""A pytest plugin: runs an SDK's own test suite with our classes in place of the SDK's.
+"""A pytest plugin: runs an SDK's own test suite with our classes in place of the SDK's. No part of our own test run.
 
-From a checkout of the SDK, with its test requirements installed, in a process of its own for each mode:
+From the unpacked sdist of the SDK, with its test requirements installed, once plain and once for each mode:
 
-    PYTHONPATH=/path/to/ratelimited_llm:/path/to/ratelimited_llm/tests/doors \\
-    RATELIMITED_LLM_MODE=blocking python -m pytest -p in_place_of_sdk tests
+    export PYTHONPATH=src:/path/to/ratelimited_llm:/path/to/ratelimited_llm/tests/integrations STAND_IN_FOR=openai
+    STAND_IN_RESULTS=plain.json python -m pytest -p stand_in tests
+    STAND_IN_RESULTS=blocking.json RATELIMITED_LLM_MODE=blocking \\
+        python -m pytest -p in_place_of_sdk -p stand_in tests            # and with RATELIMITED_LLM_MODE=future
+    python /path/to/ratelimited_llm/tests/integrations/stand_in.py plain.json blocking.json
 
-In blocking mode everything has to pass that passes without `-p`; in future mode (the default) all but what expects an
-error, or looks at what the server saw, before it touches the answer. It is no part of our own test run.
+In blocking mode, and of the async clients, all has to pass that passes plain; in future mode all but what expects
+an error, or looks at what the server saw, before it touches the answer.
 """
 
 from __future__ import annotations
