@@ -101,7 +101,7 @@ def door(simulator):
     made = []
 
     def make(cls, provider=None, **options):
-        options.setdefault("api_key", "sk-test-secret")
+        options.setdefault("api_key", "sk-test")
         if provider is not None:
             name = "azure_endpoint" if "Azure" in cls.__name__ else "base_url"
             options.setdefault(name, provider.base_url)

@@ -59,7 +59,7 @@ def test_every_way_to_call_makes_one_span(simulator, door, heard):
     client = door(OpenAI, provider)
 
     async def in_task():
-        async with AsyncOpenAI(api_key="sk-test-secret", base_url=provider.base_url) as async_client:
+        async with AsyncOpenAI(api_key="sk-test", base_url=provider.base_url) as async_client:
             assert (await ask(async_client, model="async")).choices
 
     hosts.add_hosts({provider.base_url: "openai"})

@@ -266,9 +266,7 @@ def test_calls_of_a_queued_client_are_told_as_those_of_the_door(simulator, heard
 
     provider = simulator(rpm=6_000, faults=[Fault(status=429, at=(1,), headers={"retry-after-ms": "20"})])
     with httpx.Client(event_hooks={"request": [see]}) as http_client:
-        plain = openai.OpenAI(
-            api_key="sk-test-secret", base_url=provider.base_url, max_retries=0, http_client=http_client
-        )
+        plain = openai.OpenAI(api_key="sk-test", base_url=provider.base_url, max_retries=0, http_client=http_client)
         client = queued(plain, mode=mode)
         with heard.tracer.start_as_current_span("caller") as caller:
             answer = client.chat.completions.create(model="m", messages=MESSAGES, max_tokens=5)

@@ -134,7 +134,7 @@ def test_the_cost_is_told_where_a_price_is_known(simulator, door):
 def test_counters_never_fall_when_a_client_is_forgotten(simulator, door):
     """What a collected client counted stays, and its gauges do not."""
     provider = simulator()
-    client = OpenAI(api_key="sk-test-secret", base_url=provider.base_url)
+    client = OpenAI(api_key="sk-test", base_url=provider.base_url)
     assert ask(client).choices
     before = scrape()
     ledger = weakref.ref(client._runtime.ledger)
@@ -155,7 +155,7 @@ def test_a_client_for_each_call_keeps_nothing_but_sums(simulator):
     provider = simulator()
     with plain.DefaultHttpxClient() as http_client:
         for _ in range(3 * registry.MANY):
-            OpenAI(api_key="sk-test-secret", base_url=provider.base_url, http_client=http_client)
+            OpenAI(api_key="sk-test", base_url=provider.base_url, http_client=http_client)
     gc.collect()
     assert len(registry._watched) <= registry.MANY + 1
 
@@ -212,7 +212,7 @@ def test_every_door_is_counted(simulator, door):
         hosts.forget_hosts()
 
     async def in_task():
-        async with AsyncOpenAI(api_key="sk-test-secret", base_url=openai.base_url) as client:
+        async with AsyncOpenAI(api_key="sk-test", base_url=openai.base_url) as client:
             assert (await ask(client, model="async")).choices
 
     asyncio.run(in_task())
