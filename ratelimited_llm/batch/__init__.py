@@ -17,13 +17,6 @@ from .result import BatchInterrupted, BatchResult
 from .start import check_batch, run_batch
 
 __all__ = [
-    "BadLine",
-    "BatchInterrupted",
-    "BatchResult",
-    "InputError",
-    "Line",
-    "OutputError",
-    "check_batch",
-    "read_lines",
+    "BadLine", "BatchInterrupted", "BatchResult", "InputError", "Line", "OutputError", "check_batch", "read_lines",
     "run_batch",
-]
+]  # fmt: skip

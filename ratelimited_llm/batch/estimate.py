@@ -83,9 +83,12 @@ def estimate(
         TypeError, ValueError: an argument makes no sense, or the input cannot be read so.
         OSError: the input cannot be opened or read.
     """
-    _check("latency", latency, float)
-    _check("output_tokens", output_tokens, int)
-    _check("concurrency", concurrency, int)
+    if latency is not None:
+        amount("latency", latency, "a number of seconds")
+    for name, value in (("output_tokens", output_tokens), ("concurrency", concurrency)):
+        if value is not None:
+            amount(name, value, "a whole number")
+            whole(name, value, 1, "; None means not known")
     text("base_url", base_url)
     if limits is not None and not isinstance(limits, RateLimits):
         raise TypeError(f"limits must be a RateLimits value or None, not {limits!r}")
@@ -102,13 +105,6 @@ def estimate(
         else:
             reader.bad.add(line.number, line.message)
     return reader.result()
-
-
-def _check(name: str, value: object, kind: type) -> None:
-    if value is not None:
-        amount(name, value, "a number of seconds" if kind is float else "a whole number")
-        if kind is int:
-            whole(name, value, 1, "; None means not known")
 
 
 @dataclass

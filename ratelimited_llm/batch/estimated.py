@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..core.limits import PERIODS
@@ -103,7 +103,7 @@ class Estimate:
     bad: int = 0
     bad_lines: tuple[LineProblem, ...] = ()
     bytes: int = 0
-    batch_files: int = field(default=0)
+    batch_files: int = 0
 
     @property
     def tokens(self) -> int:

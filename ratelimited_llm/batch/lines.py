@@ -18,11 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import IO, Any, NoReturn, cast
+from typing import IO, Any, NoReturn
 
 from ..core.checks import path_of, text
 from .ids import IdSet
-from .shapes import BadRow, Request, Shapes
+from .shapes import BadRow, Request, Shapes, shown
 from .template import InputError, Template
 
 __all__ = ["BadLine", "InputError", "Line", "check_source", "read_lines"]
@@ -129,7 +129,7 @@ def _read(source: Any, shapes: Shapes, template: Template | None) -> Iterator[Li
             if seen.add(custom_id):
                 yield Line(number, custom_id, row.url, row.body, size)
             else:
-                yield BadLine(number, custom_id, f"the custom_id {_short(custom_id)} was there before, or is taken")
+                yield BadLine(number, custom_id, f"the custom_id {shown(custom_id)} was there before, or is taken")
 
 
 # -- opening ----------------------------------------------------------------------------------------------------------
@@ -151,7 +151,8 @@ def _opened(source: Any, name: str) -> Iterator[IO[Any]]:
         elif source == "-" and (stdin := _stdin()) is not None:
             yield stdin
         else:
-            yield _given(sys.stdin if source == "-" else source)
+            given = sys.stdin if source == "-" else source
+            yield getattr(given, "buffer", given)  # the bytes below a text file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{source} is damaged: {error}") from error
 
@@ -162,10 +163,6 @@ def _stdin() -> IO[bytes] | None:
         return open(sys.stdin.fileno(), "rb", closefd=False)
     except (AttributeError, OSError, ValueError):  # a test's, a notebook's
         return None
-
-
-def _given(source: Any) -> IO[Any]:
-    return cast(IO[Any], getattr(source, "buffer", source))  # the bytes below a text file
 
 
 # -- JSON lines -------------------------------------------------------------------------------------------------------
@@ -285,7 +282,3 @@ def _delimiter(head: str) -> str:
 
 def _has(columns: list[str]) -> str:
     return f"the columns are {', '.join(columns)}" if columns else "the table is empty"
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:37] + "...")

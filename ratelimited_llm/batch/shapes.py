@@ -7,7 +7,7 @@ from typing import Any
 
 from .template import InputError, Template
 
-__all__ = ["ENDPOINTS", "BadRow", "Request", "Shapes"]
+__all__ = ["ENDPOINTS", "BadRow", "Request", "Shapes", "shown"]
 
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 EMBEDDINGS, MODERATIONS, MESSAGES = "/v1/embeddings", "/v1/moderations", "/v1/messages"
@@ -103,12 +103,12 @@ class Shapes:
             raise BadRow(f"the body is {_kind(body)}, not a JSON object")
         method = row.get("method", "POST")
         if method != "POST":
-            raise BadRow(f'the method is {_short(method)}: a batch can only "POST"')
+            raise BadRow(f'the method is {shown(method)}: a batch can only "POST"')
         if row.get("url") is None:
             return self._whole(custom_id, MESSAGES if "params" in row else self._url_for(body), body)
         url = _known_url(row["url"])
         if url is None:
-            raise BadRow(f"unknown url {_short(row['url'])}: a batch can send to {', '.join(ENDPOINTS)}")
+            raise BadRow(f"unknown url {shown(row['url'])}: a batch can send to {', '.join(ENDPOINTS)}")
         return self._whole(custom_id, url, body)
 
     def _url_for(self, body: dict[str, Any]) -> str:
@@ -178,6 +178,7 @@ def _kind(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def _short(value: object) -> str:
+def shown(value: object) -> str:
+    """A value as it is repeated in an error, in at most 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -18,17 +18,8 @@ from html import escape
 from .number_text import amount
 
 __all__ = [
-    "Frame",
-    "Line",
-    "columns",
-    "distribution",
-    "lines",
-    "quantile",
-    "seconds",
-    "step_line",
-    "ticks",
-    "time_ticks",
-]
+    "Frame", "Line", "columns", "distribution", "lines", "quantile", "seconds", "step_line", "ticks", "time_ticks",
+]  # fmt: skip
 
 HEIGHT = 168  # pixels of a picture
 TOP, BOTTOM = 14, 24  # of these, above the highest line and below the axis

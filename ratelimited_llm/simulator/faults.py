@@ -133,13 +133,6 @@ class Faults:
                 return rule
         return None
 
-    @classmethod
-    def of(cls, given: Faults | Iterable[Fault] | Fault | Rule | None, *, seed: int = 0) -> Faults:
-        """What was given, as `Faults`; None is no trouble at all."""
-        if isinstance(given, Faults):
-            return given
-        return cls(() if given is None else given, seed=seed)
-
 
 def _draw(key: str) -> float:
     """A number in [0, 1) that always belongs to this key."""

@@ -103,13 +103,15 @@ class Simulator:
         if smooth is None and profile.smooth is not None and smooth_dimensions is None:
             smooth, smooth_dimensions = profile.smooth * period, ("rpm",)
         rules: dict[str, Any] = {} if smooth_dimensions is None else {"smooth_dimensions": smooth_dimensions}
+        if not isinstance(faults, Faults):
+            faults = Faults(() if faults is None else faults, seed=seed)
         allowance = Allowance(
             rpm=rpm, tpm=tpm, rpd=rpd, tpd=tpd, itpm=itpm, otpm=otpm, max_concurrency=max_concurrency,
             window=profile.window if window is None else window, period=period, smooth=smooth,
             admission=profile.admission if admission is None else admission, charge_refused=charge_refused, **rules,
         )  # fmt: skip
         self._service = Service(
-            profile, allowance, Script(answer, output_tokens, seed), Faults.of(faults, seed=seed),
+            profile, allowance, Script(answer, output_tokens, seed), faults,
             latency=_latency("latency", latency, seed),
             per_token=_latency("per_token_latency", per_token_latency, seed)(0), api_key=api_key, per_model=per_model,
             log_size=log_size,
@@ -176,7 +178,7 @@ class Simulator:
     @property
     def counters(self) -> Counters:
         """The sums so far, frozen."""
-        return self._service.counters()
+        return self._service.tally.snapshot()
 
     @property
     def log(self) -> list[Record]:

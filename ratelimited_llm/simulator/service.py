@@ -23,7 +23,7 @@ from .messages import COUNT_TOKENS, MESSAGES
 from .plan import Plan, override, spoil
 from .profile import Headers, Problem, Profile
 from .profiles import PROFILES
-from .records import Counters, Record, Tally
+from .records import Record, Tally
 from .replies import Answer, Ask, BadRequest, Endpoint, Script
 from .responses import RESPONSES
 from .vectors import EMBEDDINGS, MODERATIONS, model_card, model_list
@@ -147,9 +147,6 @@ class Service:
         if found is None:
             found = self.pools[name] = Enforcement(self.allowance)
         return found
-
-    def counters(self) -> Counters:
-        return self.tally.snapshot()
 
     def share_used(self, model: str | None, now: float) -> float:
         pools = self.pools.values() if model is None else [self.pool(model)]

@@ -76,7 +76,7 @@ class Journal:
         self._working: dict[Place, Work] = {}
         self._watch = Watch(self._file, self._heard)
         self._counting = threading.Lock()
-        self._reused = self._recorded = self._perhaps_paid = 0
+        self._counts = {"reused": 0, "recorded": 0, "perhaps_paid": 0}  # as in `JournalStats`
         self._close = weakref.finalize(self, self._file.close)
         _journals.add(self)
 
@@ -91,8 +91,7 @@ class Journal:
         answer = self._file.find((key, occurrence))
         if answer is None or answer.at < self._not_before():
             return None
-        with self._counting:
-            self._reused += 1
+        self._count("reused")
         return answer
 
     def enlist(self, key: bytes, occurrence: int) -> bool:
@@ -129,15 +128,13 @@ class Journal:
         result = row.result
         if isinstance(result, Recorded):
             self._end(place, result)
-            with self._counting:
-                self._reused += 1
+            self._count("reused")
         elif isinstance(result, Elsewhere):
             work.waits = True
         else:
             work.claimed, work.waits = True, False
             if result.perhaps_paid:
-                with self._counting:
-                    self._perhaps_paid += 1
+                self._count("perhaps_paid")
         return result
 
     def hand_out(self, key: bytes, occurrence: int) -> Work | None:
@@ -172,8 +169,7 @@ class Journal:
         try:
             request = self._request(handed_out or self._working.get(place))
             self._file.record(RecordWrite(place, answer, request))
-            with self._counting:
-                self._recorded += 1
+            self._count("recorded")
         finally:
             if handed_out is None:
                 self._end(place, answer)
@@ -240,12 +236,15 @@ class Journal:
         if answer is not None and answer.at < self._not_before():
             answer = None
         if answer is not None:
-            with self._counting:
-                self._reused += 1
+            self._count("reused")
             work = self._working.get(place)
             if work is not None and work.waits:
                 self._end(place, answer)
         return answer
+
+    def _count(self, what: str) -> None:
+        with self._counting:
+            self._counts[what] += 1
 
     def _not_before(self) -> float:
         return -math.inf if self.max_age is None else self._clock() - self.max_age
@@ -263,9 +262,7 @@ class Journal:
         Raises:
             JournalError: the file cannot be read.
         """
-        return dataclasses.replace(
-            stats(self._file), reused=self._reused, recorded=self._recorded, perhaps_paid=self._perhaps_paid
-        )
+        return dataclasses.replace(stats(self._file), **dict[str, Any](self._counts))
 
     def prune(self, older_than: float | None = None, *, failed: bool = True) -> int:
         """Delete old answers, give the space back to the file system, and say how many rows are gone.
@@ -296,7 +293,7 @@ class Journal:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._file.closed else f"{self._reused} reused, {self._recorded} recorded"
+        state = "closed" if self._file.closed else "{reused} reused, {recorded} recorded".format(**self._counts)
         return f"<Journal {str(self.path)!r}: {state}{', in trouble' if self.trouble else ''}>"
 
     def _after_fork_in_child(self) -> None:

@@ -96,7 +96,7 @@ APART = {
     **dict.fromkeys(["SizeClasses", "Journal", "Journal.prune"], "tables of their own in test_arguments.py"),
     **dict.fromkeys([f"Enforcement.{name}" for name in (
         "admit", "settle", "reading", "change", "admissible", "share_used")], INSIDE),
-    **dict.fromkeys(["Allowance.meter", "Fault.strikes", "Faults.pick", "Faults.of"], INSIDE),
+    **dict.fromkeys(["Allowance.meter", "Fault.strikes", "Faults.pick"], INSIDE),
     **dict.fromkeys(["Counters", "Record", "Ticket", "Verdict", "Run", "BadLine", "BatchResult", "Line"], MADE),
     "Session.batch": "refused whatever is given", "Session.estimate": "refused whatever is given",
 }  # fmt: skip
