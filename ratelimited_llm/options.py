@@ -12,6 +12,7 @@ from .core.limits import ALIASES, RateLimits
 from .core.request import Priority
 
 __all__ = [
+    "CALL_NAMES",
     "LIMIT_NAMES",
     "CallOptions",
     "disabled",
@@ -24,6 +25,7 @@ __all__ = [
 LIMIT_NAMES = frozenset({*ALIASES, *(f.name for f in fields(RateLimits))})
 PREFIX = "RATELIMITED_LLM_"
 MODES = ("future", "blocking")
+CALL_NAMES = ("priority", "tenant", "deadline", "max_wait", "mode", "tag")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,12 @@ class CallOptions:
                 seconds(name, value)
         if self.mode not in MODES:
             raise ValueError(f'mode must be "future" or "blocking", not {self.mode!r}')
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any]) -> CallOptions:
+        """Those of `CALL_NAMES` that are given and not None; the mode may also come from the environment."""
+        own = {name: given[name] for name in CALL_NAMES if given.get(name) is not None}
+        return cls(**own) if "mode" in own else cls(**own, mode=mode_from_environment())
 
     def replace(self, **changes: Any) -> CallOptions:
         """The same with other values; None keeps what is."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from . import budgets
@@ -16,18 +17,18 @@ from .books.prices import Prices
 from .books.spending import Spending
 from .books.status import History, Status
 from .books.survey import outlook_for, status_of
-from .core.checks import amount, weights_of
+from .core.checks import amount
 from .core.outlook import Outlook
 from .core.request import Lane
 from .display.progress import FIRST_SLICE, Progress
 from .engine import lifecycle
 from .options import (
+    CALL_NAMES,
     LIMIT_NAMES,
     PREFIX,
     CallOptions,
     disabled,
     limits_from_environment,
-    mode_from_environment,
     parse_amount,
     split_limits,
 )
@@ -39,12 +40,9 @@ if TYPE_CHECKING:
     from .queues.submitting import RemoteQueue
     from .stores.journal import Journal
 
-__all__ = ["CALL_NAMES", "OWN_NAMES", "Runtime"]
+__all__ = ["OWN_NAMES", "Runtime"]
 
-QUEUE_NAMES = (
-    "max_queue", "max_queue_per_tenant", "on_full", "ageing", "weights", "size_classes", "budget", "on_budget_lost",
-)  # fmt: skip
-CALL_NAMES = ("priority", "tenant", "deadline", "max_wait", "mode", "tag")
+QUEUE_NAMES = tuple(each.name for each in fields(QueueSettings))
 JOURNAL_NAMES = ("journal", "journal_max_age", "journal_store")
 SINGLE_NAMES = ("queue", "limits", "estimator", "prices", "max_cost", "progress", "on_interrupt")
 OWN_NAMES = frozenset({*LIMIT_NAMES, *QUEUE_NAMES, *CALL_NAMES, *JOURNAL_NAMES, *SINGLE_NAMES})
@@ -69,14 +67,8 @@ class Runtime:
         self.estimator = given.get("estimator")
         if self.estimator is not None and not callable(self.estimator):
             raise TypeError(f"estimator must be a function of the request body, not {self.estimator!r}")
-        queue = {name: given[name] for name in QUEUE_NAMES if given.get(name) is not None}
-        if "weights" in queue:
-            queue["weights"] = tuple(sorted(weights_of(queue["weights"]).items()))
-        self.queue = QueueSettings(**queue)
-        options = {name: given[name] for name in CALL_NAMES if given.get(name) is not None}
-        if "mode" not in options:
-            options["mode"] = mode_from_environment()
-        self.options = CallOptions(**options)
+        self.queue = QueueSettings.read(given)
+        self.options = CallOptions.read(given)
         self.disabled = disabled()
         self.account: tuple[tuple[Any, ...], Account] | None = None  # whose the last call was
         self.lane = Lane()

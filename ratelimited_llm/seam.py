@@ -20,9 +20,9 @@ from .calls.transport import widen
 from .conveniences import Looking
 from .core.feedback import Kind
 from .exceptions import WorkerStopped
-from .options import PREFIX
+from .options import CALL_NAMES, PREFIX
 from .providers import dialect_for
-from .runtime import CALL_NAMES, OWN_NAMES, Runtime
+from .runtime import OWN_NAMES, Runtime
 from .shared_workers import worker_for
 
 __all__ = ["Seam"]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from .accounts import forget_accounts
 from .budgets import budget_for, checked_on_lost, forget_budgets
-from .core.checks import amount, whole
+from .core.checks import amount, weights_of, whole
 from .core.size_classes import SizeClasses
 from .stores.budget_spec import checked_budget
 from .worker import RateLimitedWorker
@@ -42,6 +44,14 @@ class QueueSettings:
     size_classes: SizeClasses | bool | None = None
     budget: str | None = field(default=None, repr=False)  # a URL may hold a password
     on_budget_lost: str | None = None
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any]) -> QueueSettings:
+        """Those of these settings that are given and not None."""
+        own = {each.name: given[each.name] for each in fields(cls) if given.get(each.name) is not None}
+        if "weights" in own:
+            own["weights"] = tuple(sorted(weights_of(own["weights"]).items()))
+        return cls(**own)
 
     def __post_init__(self) -> None:
         for name in ("max_queue", "max_queue_per_tenant"):

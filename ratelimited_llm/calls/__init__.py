@@ -9,5 +9,4 @@ streams                     open answers
 journaled, replay           answers out of a journal
 snapshot                    the body as it was when it was submitted
 transport                   the HTTP client's connections
-wrapped_call                a call of a client that is not ours
 """

@@ -14,9 +14,9 @@ import ratelimited_llm.batch
 import ratelimited_llm.simulator
 import ratelimited_llm.testing
 from ratelimited_llm.core.limiter import Limiter
-from ratelimited_llm.options import LIMIT_NAMES
+from ratelimited_llm.options import CALL_NAMES, LIMIT_NAMES
 from ratelimited_llm.requests.settings import NAMES
-from ratelimited_llm.runtime import CALL_NAMES, OWN_NAMES
+from ratelimited_llm.runtime import OWN_NAMES
 from ratelimited_llm.wrapped import QUEUE_NAMES
 
 OURS = "ratelimited_llm"

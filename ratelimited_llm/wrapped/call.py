@@ -1,41 +1,31 @@
-"""One call of a client that is not ours: what it costs, what its answer or its error told, and how it is queued."""
+"""One call of a client that is not ours: what it costs, how it is queued, and one attempt at it."""
 
 from __future__ import annotations
 
 import contextvars
 import copy
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..core.estimate import prompt_bytes
 from ..core.feedback import ANSWERED, Feedback, Kind, Outcome, Reading
-from ..core.request import Cost, Usage
-from ..core.retry import RetryPolicy
+from ..core.request import Cost
 from ..engine.jobs import SENDING, Answer, AttemptFailed, FutureJob, TurnJob, in_call
-from ..functions.error_outcomes import outcome_of
+from ..engine.steps import NEVER_AGAIN
 from ..functions.function_job import OWNER
 from ..future import ResponseFuture, submitted_at
-from ..providers.parsing import count, field
+from ..providers.parsing import field
 from ..telemetry.genai import request_attributes
 from ..telemetry.meters import operation_of
+from .answers import headers_of, hearing, outcome_of, usage_of
 
 if TYPE_CHECKING:
     from ..books.tally import Tally
-    from ..wrapped import Queue
+    from .client_queue import Queue
 
-__all__ = ["WrappedCall", "listen"]
+__all__ = ["WrappedCall"]
 
-FINAL = RetryPolicy(max_retries=0, max_refusals=0)
-DEEPEST_CAUSE = 5  # errors that were raised from one another; those who wrap a client wrap its errors
-# How botocore names a refusal by a limit, whatever its status.
-THROTTLED = frozenset({"ThrottlingException", "TooManyRequestsException", "Throttling", "ThrottledException"})
-# Where answers that do not look like OpenAI's or Anthropic's keep their tokens: LangChain, Bedrock, Gemini.
-USAGE_NAMES = (
-    ("input_tokens", "output_tokens"), ("inputTokens", "outputTokens"),
-    ("prompt_token_count", "candidates_token_count"),
-)  # fmt: skip
 # What methods do that are named for it, rather than for what they make (`chat.completions.create`).
 METHODS = {
     "chat_completion": "chat", "complete": "text_completion", "converse": "chat", "converse_stream": "chat",
@@ -43,7 +33,6 @@ METHODS = {
     "generate_content": "generate_content", "generate_content_stream": "generate_content",
     "generate_images": "image_generation", "stream_chat": "chat", "stream_complete": "text_completion",
 }  # fmt: skip
-_heard = threading.local()
 
 
 class Anything:
@@ -152,44 +141,35 @@ class WrappedCall:
         Raises:
             AttemptFailed: it failed; whether for good is in its policy.
         """
-        outer, _heard.headers = getattr(_heard, "headers", None), []
-        try:
-            value = self.method(*self.args, **self.kwargs)
-            if hasattr(type(value), "__await__"):
-                value = _refuse_async(value)
-            readings = self._readings(_headers_of(value))
-        except BaseException as error:
-            readings = self._readings(_headers_of(error))
-            outcome = _outcome_of(error, self.queue.retry_on) if isinstance(error, Exception) else None
-            if outcome is None:
-                raise AttemptFailed(Feedback(Outcome(Kind.REJECTED), readings), FINAL, error) from None
-            if outcome.kind is Kind.LIMITED:
-                self.queue.account.news.refused(self.pool.family, outcome)
-            raise AttemptFailed(Feedback(outcome, readings), self.queue.policy, error) from None
-        finally:
-            _heard.headers = outer
-        usage = self._usage(value)
+        with hearing() as heard:
+            try:
+                value = self.method(*self.args, **self.kwargs)
+                if hasattr(type(value), "__await__"):
+                    value = _refuse_async(value)
+                readings = self._readings(headers_of(value), heard)
+            except BaseException as error:
+                raise self._failure(error, self._readings(headers_of(error), heard)) from None
+        account = self.queue.account
+        usage = usage_of(value, account.dialect)
         if usage is not None:
-            self.queue.account.estimator.learn(self.key, self.size, usage)
-        self.queue.account.news.answered(self.pool.family, readings)
+            account.estimator.learn(self.key, self.size, usage)
+        account.news.answered(self.pool.family, readings)
         return Answer(value, Feedback(ANSWERED, readings, usage))
 
-    def _readings(self, headers: Any) -> tuple[Reading, ...]:
-        if headers is None and _heard.headers:
-            headers = _heard.headers[-1]  # of the last attempt that the client made by itself
-        return () if headers is None else self.queue.account.dialect.readings(headers)
+    def _failure(self, error: BaseException, readings: tuple[Reading, ...]) -> AttemptFailed:
+        """What an exception means: a refusal, something that is worth another try, or the last word."""
+        queue = self.queue
+        outcome = outcome_of(error, queue.retry_on) if isinstance(error, Exception) else None
+        if outcome is None:
+            return AttemptFailed(Feedback(Outcome(Kind.REJECTED), readings), NEVER_AGAIN, error)
+        if outcome.kind is Kind.LIMITED:
+            queue.account.news.refused(self.pool.family, outcome)
+        return AttemptFailed(Feedback(outcome, readings), queue.policy, error)
 
-    def _usage(self, value: Any) -> Usage | None:
-        for holder in _holders(value):
-            used = self.queue.account.dialect.usage(holder)
-            if used is not None:
-                return used
-            for told in (field(holder, "usage"), field(holder, "usage_metadata")):
-                for names in USAGE_NAMES:
-                    prompt, output = (count(field(told, name)) for name in names)
-                    if prompt is not None:
-                        return Usage(prompt, output or 0)
-        return None
+    def _readings(self, headers: Any, heard: list[Any]) -> tuple[Reading, ...]:
+        if headers is None and heard:
+            headers = heard[-1]  # of the last attempt that the client made by itself
+        return () if headers is None else self.queue.account.dialect.readings(headers)
 
 
 class OfCall:
@@ -237,65 +217,6 @@ class WrappedJob(OfCall, FutureJob):
 
     def send(self) -> Answer:
         return self.call.attempt()
-
-
-# -- what a client of somebody else's tells ---------------------------------------------------------------------------
-
-
-def listen(http_client: Any) -> None:
-    """Hear the headers of all answers that come through an HTTP client; only `attempt` makes anything of them.
-
-    Args:
-        http_client: of httpx or httpx2; any other is left alone.
-    """
-    hooks = getattr(http_client, "event_hooks", None)
-    if isinstance(hooks, dict) and _hear not in hooks.get("response", ()):
-        http_client.event_hooks = {**hooks, "response": [*hooks.get("response", ()), _hear]}
-
-
-def _hear(response: Any) -> None:
-    heard = getattr(_heard, "headers", None)
-    if heard is not None:
-        heard.append(response.headers)
-
-
-def _headers_of(told: Any) -> Any:
-    """The headers that an answer or an error brought along; None when none can be reached."""
-    meta = field(told, "ResponseMetadata") or field(field(told, "response"), "ResponseMetadata")  # botocore
-    for headers in (field(meta, "HTTPHeaders"), field(field(told, "response"), "headers"), field(told, "headers")):
-        if isinstance(headers, Mapping):
-            return headers
-    return None
-
-
-def _outcome_of(error: Exception, retry_on: tuple[type[BaseException], ...]) -> Outcome | None:
-    for each in _causes(error):
-        meta = field(field(each, "response"), "ResponseMetadata")
-        code = field(field(field(each, "response"), "Error"), "Code")
-        if field(meta, "HTTPStatusCode") == 429 or (isinstance(code, str) and code in THROTTLED):
-            return Outcome(Kind.LIMITED, status=429)
-        outcome = outcome_of(each, ()) if isinstance(each, Exception) else None
-        if outcome is not None:
-            return outcome
-    return outcome_of(error, retry_on)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    each: BaseException | None = error
-    for _ in range(DEEPEST_CAUSE):
-        if each is None:
-            return
-        yield each
-        each = each.__cause__
-
-
-def _holders(value: Any) -> Iterator[Any]:
-    """The answer, and what those who make something else of it leave beside it (instructor's pairs and models)."""
-    for each in value[:4] if isinstance(value, tuple) else (value,):
-        yield each
-        raw = field(each, "_raw_response")
-        if raw is not None:
-            yield raw
 
 
 def _refuse_async(awaitable: Any) -> Any:
