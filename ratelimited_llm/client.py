@@ -6,6 +6,7 @@ from typing import Any
 
 from .calls.attempt import current_attempt
 from .calls.queued_call import QueuedCall
+from .calls.sdk_options import consumed_at_once
 from .conveniences import Conveniences
 from .engine.jobs import in_call
 from .engine.plain_answers import wants_answers
@@ -32,7 +33,9 @@ class QueuedClient(Seam[SDKClient], Conveniences[SDKClient]):
 
     def _wants_answer(self, call: QueuedCall) -> bool:
         """Whether who made the call gets the answer and no future."""
-        if self._runtime.options.mode == "blocking" or in_call() or wants_answers() or call.consumed_at_once():
+        if self._runtime.options.mode == "blocking" or in_call() or wants_answers():
+            return True
+        if consumed_at_once(call.options, call.cast_to, call.stream):
             return True
         # The SDK's own helper code was written for answers, and gets answers.
         return helper_frame(self._sdk.__name__, 2)

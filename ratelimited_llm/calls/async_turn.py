@@ -6,11 +6,8 @@ import asyncio
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
-from ..core.request import Lane, State
-from ..engine.jobs import AttemptFailed
-from ..engine.steps import Job
-from ..exceptions import WorkerStopped
-from .call_turn import OwnTurn
+from ..engine.jobs import AttemptFailed, OwnTurnJob
+from .client_job import ClientJob
 
 if TYPE_CHECKING:
     from ..worker import RateLimitedWorker
@@ -19,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncTurn", "TaskTurn"]
 
 
-class TaskTurn(Job):
+class TaskTurn(OwnTurnJob):
     """Something that a task does when it is its turn.
 
     It waits in the same queue as the threads of the process, whatever its loop: one worker, one order, one budget.
@@ -29,16 +26,12 @@ class TaskTurn(Job):
         *args, **kwargs: see `QueuedRequest`.
     """
 
-    __slots__ = ("come", "error", "gate", "lane", "loop", "worker")
+    __slots__ = ("come", "gate", "loop")
 
-    jumps = True
     drives = True  # thread and loop would only get into each other's way
 
     def __init__(self, worker: RateLimitedWorker, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.worker = worker
-        self.lane: Lane | None = None
-        self.error: BaseException | None = None
+        super().__init__(worker, *args, **kwargs)
         self.loop = asyncio.get_running_loop()
         self.come = False  # whether it is this call's turn; only its loop's thread looks
         self.gate: asyncio.Future[None] | None = None  # of the task that waits for it
@@ -61,20 +54,12 @@ class TaskTurn(Job):
             try:
                 await self.gate
             except BaseException as torn:
-                self.worker.unsent(self)
-                if self.tally is not None:
-                    self.tally.failed(self, torn)
+                self.left(torn)
                 raise
             finally:
                 self.gate = None
         self.come = False
-        if self.error is not None:
-            error, self.error = self.error, None
-            if self.tally is not None:
-                self.tally.failed(self, error)
-            if isinstance(error, WorkerStopped) and self.state is State.CANCELLED:
-                raise CancelledError(str(error)) from error
-            raise error
+        self.raise_error()
 
     def dispatch(self) -> None:
         self._open()
@@ -93,9 +78,7 @@ class TaskTurn(Job):
             else:
                 self.loop.call_soon_threadsafe(self._come)
         except RuntimeError:  # the loop was closed with the task in it: nobody waits any more
-            self.worker.unsent(self)
-            if self.tally is not None:
-                self.tally.failed(self, CancelledError())
+            self.left(CancelledError())
 
     def _come(self) -> None:
         self.come = True
@@ -103,7 +86,7 @@ class TaskTurn(Job):
             self.gate.set_result(None)
 
 
-class AsyncTurn(OwnTurn, TaskTurn):
+class AsyncTurn(ClientJob, TaskTurn):
     """A client's call whose caller is a task."""
 
     __slots__ = ("call",)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.feedback import ANSWERED, Feedback, Kind, Outcome, Reading
 from ..core.retry import RetryPolicy
 from ..engine.jobs import SENDING, AttemptFailed
+from ..engine.steps import NEVER_AGAIN
 from ..exceptions import RequestExpired
 from ..providers import Dialect
 from ..providers.parsing import telling
@@ -28,14 +29,13 @@ if TYPE_CHECKING:
     from ..core.header_sampler import HeaderSampler
     from .async_turn import AsyncTurn
     from .call_turn import CallTurn
-    from .queued_call import QueuedCall
+    from .sdk_call import SDKCall
 
 __all__ = ["Attempt", "current_attempt"]
 
 _current: ContextVar[Attempt | None] = ContextVar("ratelimited_llm_attempt", default=None)
 # How often the SDK may be entered again is its own decision; ours are the pauses and the patience with refusals.
 POLICY = RetryPolicy(max_retries=1_000_000)
-FINAL = RetryPolicy(max_retries=0, max_refusals=0)
 BEFORE_SENDING = "send_request_headers.started"
 
 
@@ -47,8 +47,8 @@ def current_attempt() -> Attempt | None:
 class Attempt:
     """One pass through an SDK's `request()`, and what it saw; use as a context manager around it.
 
-    It can be waited for (see `waits`) once it knows whose it is: thousands may be under way on one loop, and the fewer
-    objects each of them holds the better.
+    It can be waited for (see `sync_async`) once it knows whose it is: thousands may be under way on one loop, and the
+    fewer objects each of them holds the better.
 
     Args:
         dialect: how the provider talks.
@@ -96,7 +96,7 @@ class Attempt:
 
     # -- the pass -----------------------------------------------------------------------------------------------------
 
-    def of(self, call: QueuedCall, options: Any) -> Attempt:
+    def of(self, call: SDKCall, options: Any) -> Attempt:
         """It passes this call, with the SDK's options for this time; what to wait for then."""
         self.call = call
         self.sampler = call.account.sampler(call.pool)
@@ -201,7 +201,7 @@ class Attempt:
         outcome = self.outcome or Outcome(Kind.REJECTED)
         if outcome is ANSWERED:
             outcome = Outcome(Kind.REJECTED, status=200)  # the answer came, and could not be used
-        return AttemptFailed(Feedback(outcome, self.readings), FINAL, error)
+        return AttemptFailed(Feedback(outcome, self.readings), NEVER_AGAIN, error)
 
 
 def connection_error(sdk: Any, build_request: Any) -> BaseException:

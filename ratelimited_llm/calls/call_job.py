@@ -10,12 +10,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..books.status import Ratelimit
-from ..core.request import Lane, State
+from ..core.request import State
 from ..display.number_text import span
 from ..engine.jobs import Answer, FutureJob, NotNeeded, forget_frames
 from ..engine.light_future import LightFuture, Watch, begin, pass_on, pause
 from ..exceptions import RequestExpired
 from ..future import ResponseFuture
+from .client_job import ClientJob
 
 if TYPE_CHECKING:
     from ..queues.answers import Delivered
@@ -26,29 +27,19 @@ if TYPE_CHECKING:
 __all__ = ["OWNER", "CallJob", "launch", "make_job"]
 
 
-class CallJob(FutureJob):
+class CallJob(ClientJob, FutureJob):
     """A call on its way to a future."""
 
     __slots__ = ("call", "context", "costed", "lane")
 
-    call: QueuedCall
     context: contextvars.Context
     costed: int | None  # what the estimator had learned by then; None when it was estimated again
-    lane: Lane | None
 
     def recost(self) -> None:
         if self.costed is not None and self.costed != self.call.account.estimator.version:
             self.costed = None
             if self.call.runtime.estimator is None:
                 self.cost = self.call.cost()
-
-    @property
-    def on_interrupt(self) -> str | None:
-        return self.call.runtime.on_interrupt
-
-    @property
-    def tag(self) -> str:
-        return self.call.runtime.options.tag
 
     @property
     def ends_at(self) -> float | None:
@@ -58,12 +49,6 @@ class CallJob(FutureJob):
         """Its attempt is stuck where no timeout reaches it, in the look-up of a name or an answer that trickles."""
         allowed = (self.call.deadline_at or now) - self.submitted_at
         return RequestExpired(now - self.submitted_at, allowed, request_id=self.sequence)
-
-    def hindered(self) -> bool:
-        return self.call.runtime.ledger.too_dear(self.call, self.cost, self.worker.look_again)
-
-    def reserved(self) -> None:
-        self.call.runtime.ledger.sent(self.call, self.cost)
 
     def send(self) -> Answer:
         return self.context.run(self.call.attempt, self)

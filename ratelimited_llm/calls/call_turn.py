@@ -8,7 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..engine.jobs import AttemptFailed, NotNeeded, TurnJob
-from .waits import Others, Quick, Sent, Steps, Turn
+from .client_job import ClientJob
+from .sync_async import Others, Quick, Sent, Steps, Turn
 
 if TYPE_CHECKING:
     from ..queues.answers import Delivered
@@ -17,41 +18,10 @@ if TYPE_CHECKING:
     from .journaled import Entry
     from .queued_call import QueuedCall
 
-__all__ = ["CallTurn", "OwnTurn", "take_turn"]
+__all__ = ["CallTurn", "take_turn"]
 
 
-class OwnTurn:
-    """What a job of a call has in common with others whose callers wait; goes before a kind of job."""
-
-    __slots__ = ()
-
-    call: QueuedCall
-    cost: Any
-    lane: Any
-    worker: Any
-
-    @property
-    def nested(self) -> bool:
-        """Whether it is made from inside another call."""
-        return self.lane is None
-
-    @property
-    def on_interrupt(self) -> str | None:
-        return self.call.runtime.on_interrupt
-
-    @property
-    def tag(self) -> str:
-        return self.call.runtime.options.tag
-
-    def hindered(self) -> bool:
-        again = None if self.nested else self.worker.look_again  # a call in flight waits for a nested one
-        return self.call.runtime.ledger.too_dear(self.call, self.cost, again)
-
-    def reserved(self) -> None:
-        self.call.runtime.ledger.sent(self.call, self.cost)
-
-
-class CallTurn(OwnTurn, TurnJob):
+class CallTurn(ClientJob, TurnJob):
     """A call whose caller is a thread."""
 
     __slots__ = ("call",)
@@ -141,7 +111,7 @@ def _send_here(
 ) -> Steps[Any]:
     """Wait for turns until it is answered.
 
-    One generator, not two around each other, and nothing that it does not need while it waits: see `waits`.
+    One generator, not two around each other, and nothing that it does not need while it waits: see `sync_async`.
 
     Args:
         call, make, nested: see `take_turn`.

@@ -23,7 +23,7 @@ from .steps import NEVER_AGAIN, Job
 if TYPE_CHECKING:
     from ..worker import RateLimitedWorker
 
-__all__ = ["Answer", "AttemptFailed", "FutureJob", "NotNeeded", "TurnJob", "in_call"]
+__all__ = ["Answer", "AttemptFailed", "FutureJob", "NotNeeded", "OwnTurnJob", "TurnJob", "in_call"]
 
 UNTRIED = Feedback(Outcome(Kind.REJECTED))
 _current = threading.local()
@@ -225,13 +225,18 @@ def forget_frames(error: BaseException) -> None:
 _OURS = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # the whole package
 
 
-class TurnJob(Job):
-    """A call whose caller waits for its turn and then sends it in its own thread.
+class OwnTurnJob(Job):
+    """A call whose caller waits for its turn and then sends it itself; subclasses say how that waits.
 
-    So there is no hand-over: thread-local state, Ctrl-C and tracebacks are as without us.
+    Args:
+        worker: whose queue it is.
+        *args, **kwargs: see `QueuedRequest`.
+
+    Attributes:
+        error: what it was given up with, until its caller has been told.
     """
 
-    __slots__ = ("error", "gate", "lane", "worker")
+    __slots__ = ("error", "lane", "worker")
 
     jumps = True
 
@@ -240,6 +245,35 @@ class TurnJob(Job):
         self.worker = worker
         self.lane: Lane | None = None
         self.error: BaseException | None = None
+
+    def left(self, torn: BaseException) -> None:
+        """Its caller does not wait any more, since this has struck it: it is not sent."""
+        self.worker.unsent(self)
+        if self.tally is not None:
+            self.tally.failed(self, torn)
+
+    def raise_error(self) -> None:
+        """Raise what it was given up with, if it was; a cancelled wait raises CancelledError."""
+        if self.error is None:
+            return
+        error, self.error = self.error, None
+        if self.tally is not None:
+            self.tally.failed(self, error)
+        if isinstance(error, WorkerStopped) and self.state is State.CANCELLED:
+            raise CancelledError(str(error)) from error
+        raise error
+
+
+class TurnJob(OwnTurnJob):
+    """A call whose caller waits for its turn and then sends it in its own thread.
+
+    So there is no hand-over: thread-local state, Ctrl-C and tracebacks are as without us.
+    """
+
+    __slots__ = ("gate",)
+
+    def __init__(self, worker: RateLimitedWorker, *args: Any, **kwargs: Any) -> None:
+        super().__init__(worker, *args, **kwargs)
         self.gate: Any = threading.Lock()  # taken until it is this call's turn
         self.gate.acquire()
 
@@ -257,17 +291,9 @@ class TurnJob(Job):
             with IN_QUEUE:
                 sleep_at(self.gate)
         except BaseException as torn:
-            self.worker.unsent(self)
-            if self.tally is not None:
-                self.tally.failed(self, torn)
+            self.left(torn)
             raise
-        if self.error is not None:
-            error, self.error = self.error, None
-            if self.tally is not None:
-                self.tally.failed(self, error)
-            if isinstance(error, WorkerStopped) and self.state is State.CANCELLED:
-                raise CancelledError(str(error)) from error
-            raise error
+        self.raise_error()
 
     def dispatch(self) -> None:
         self.gate.release()

@@ -21,7 +21,7 @@ from .payload import InvalidJob, Job
 
 if TYPE_CHECKING:
     from ..calls.journaled import Entry
-    from ..calls.queued_call import QueuedCall
+    from ..calls.sdk_call import SDKCall
     from ..stores.journal import Recorded
     from .answers import Delivered
     from .submitting import RemoteQueue
@@ -44,8 +44,8 @@ class RemoteEntry:
 
     __slots__ = ("_arrived", "_call", "_callback", "_id", "_journal", "_lock", "_queue")
 
-    def __init__(self, call: QueuedCall, queue: RemoteQueue, journal: Entry | None) -> None:
-        self._call: QueuedCall | None = call
+    def __init__(self, call: SDKCall, queue: RemoteQueue, journal: Entry | None) -> None:
+        self._call: SDKCall | None = call
         self._queue = queue
         self._journal = journal
         self._id: str | None = None  # once it was submitted

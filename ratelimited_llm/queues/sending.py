@@ -10,8 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..calls.attempt import Attempt
-from ..calls.queued_call import RAW_HEADER, QueuedCall
+from ..calls.queued_call import QueuedCall
 from ..calls.replay import recorded_answer
+from ..calls.sdk_options import RAW_HEADER
 from ..core.feedback import ANSWERED, Feedback
 from ..core.request import Usage
 from ..engine.jobs import Answer

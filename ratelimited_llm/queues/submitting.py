@@ -17,7 +17,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..exceptions import WorkerStopped
 from . import engine_for
@@ -25,8 +25,13 @@ from .address import QueueAddress
 from .answer_store import AnswerStore
 from .answers import Delivered, read_answer
 from .engines import class_of
+from .entry import RemoteEntry
 from .payload import Job
 from .redis_server import ServerClock, connect, lost
+
+if TYPE_CHECKING:
+    from ..calls.journaled import Entry
+    from ..calls.sdk_call import SDKCall
 
 __all__ = ["RemoteQueue", "remote_queue"]
 
@@ -77,6 +82,15 @@ class RemoteQueue:
         self._asked_twice: set[str] = set()  # of the waiting thread: calls whose answer was there, and then was not
         self._marked = False
         self._closed = False
+
+    def entry(self, call: SDKCall, journal: Entry | None) -> RemoteEntry:
+        """The place of a client's call in this queue.
+
+        Args:
+            call: it.
+            journal: its place in a journal, which is asked first; None when there is none.
+        """
+        return RemoteEntry(call, self, journal)
 
     # -- from any thread ----------------------------------------------------------------------------------------------
 

@@ -20,8 +20,9 @@ from requests.utils import rewind_body
 from ..accounts import account_for
 from ..books.call_records import CallRecord
 from ..calls.call_job import CallJob
-from ..calls.queued_call import QueuedCall, StreamEnd
-from ..calls.waits import Sent, Steps
+from ..calls.queued_call import QueuedCall
+from ..calls.stream_end import StreamEnd
+from ..calls.sync_async import Sent, Steps
 from ..core.estimate import prompt_bytes
 from ..core.feedback import ANSWERED, Feedback, Kind, Outcome, Reading
 from ..core.retry import RetryPolicy
