@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from functools import lru_cache, partial
@@ -239,7 +239,7 @@ def _make_class(declared: type) -> type[ResponseFuture[Any]]:
     }
     for name, operation in _SPECIAL_METHODS.items():
         if _has_special(declared, name):
-            namespace[name] = _forwarded(name, operation)
+            namespace[name] = _iterated if name == "__iter__" else _forwarded(name, operation)
     for name in dir(declared):
         if name.startswith("__pydantic_"):
             namespace[name] = _from_instance(name) if name in _PYDANTIC_OF_INSTANCE else _from_class(name, declared)
@@ -264,6 +264,11 @@ def _forwarded(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
     method.__name__ = name
     method.__qualname__ = f"ResponseFuture.{name}"
     return method
+
+
+def _iterated(self: ResponseFuture[Any]) -> Iterator[Any]:
+    # Whoever just asks for an iterator waits for nothing: pandas 2 does, of each cell of a table that it shows.
+    yield from self.result()
 
 
 def _from_instance(name: str) -> property:

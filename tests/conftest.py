@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import warnings
 from dataclasses import replace
@@ -20,6 +21,8 @@ from ratelimited_llm.simulator import Simulator
 sys.path.insert(0, str(Path(__file__).parent))  # for servers.py and its like: pytest imports files without their folder
 
 FOREIGN = ("OPENAI_", "AZURE_OPENAI_", "GROQ_", "ANTHROPIC_", "RATELIMITED_LLM_", "REQUESTS_", "CURL_")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started with `&` by a script: so would be what tests start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 

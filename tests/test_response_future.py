@@ -268,6 +268,14 @@ def test_a_future_has_no_special_method_that_its_type_has_not() -> None:
     assert bool(chat)
 
 
+def test_an_iterator_is_had_without_waiting_and_its_first_item_waits() -> None:
+    """pandas 2 tries iter() and len() on each cell of a table that it shows."""
+    for declared in (ChatCompletion, Stream[ChatCompletionChunk]):
+        items = iter(pending(declared, Impatient()))
+        with pytest.raises(Waited):
+            next(items)
+
+
 @pytest.mark.parametrize("use", [list, len, next, bool, lambda f: f[0], lambda f: f(), lambda f: f.__enter__()])
 def test_an_answer_of_another_type_than_declared_raises_type_errors(use: Any) -> None:
     """Never an AttributeError, which hasattr() and list() would swallow."""

@@ -4,7 +4,7 @@ They are heavy, and pin each other, so they get an environment of their own (ope
 
     uv venv .integrations
     uv pip install -p .integrations/bin/python -e . "openai<3" instructor langchain-openai openai-agents dspy \\
-        "llama-index-llms-openai>=0.8" "pydantic-ai-slim[openai]" langsmith
+        "llama-index-llms-openai>=0.8" "pydantic-ai-slim[openai]" langsmith litellm haystack-ai
     .integrations/bin/python tests/integrations/try_all.py [library ...]
 
 Sixty calls of each library go out from twenty threads (or in one event loop) to a provider that allows twenty at once
@@ -35,6 +35,7 @@ os.environ.update(
     LANGSMITH_TRACING="false",
     DSPY_CACHEDIR=os.devnull,
     LITELLM_LOCAL_MODEL_COST_MAP="1",
+    HAYSTACK_TELEMETRY_ENABLED="False",
 )
 Attempt = Callable[[int], Any]
 
@@ -195,9 +196,43 @@ def langsmith(way: str) -> Attempt:
     return attempt
 
 
+def litellm(way: str) -> Attempt:
+    """A completion(), which is a function of a module; it takes a client as client=, and makes its own otherwise."""
+    import litellm
+
+    given: dict[str, Any] = {"api_base": os.environ["OPENAI_BASE_URL"], "api_key": "k"}
+    if way == "client":
+        given["client"] = client_for(way)
+    if way == "queued":
+        given["max_retries"] = 0
+    module = around(way, litellm, calls="completion")
+
+    def attempt(number: int) -> Any:
+        assert module.completion(model="openai/m", messages=words(number), **given).choices
+
+    return attempt
+
+
+def haystack(way: str) -> Attempt:
+    """A chat generator's run(); it makes its client, and has it as an attribute."""
+    from haystack.components.generators.chat import OpenAIChatGenerator
+    from haystack.dataclasses import ChatMessage
+
+    made = OpenAIChatGenerator(model="m", max_retries=0 if way == "queued" else 2)
+    if way == "client":
+        made.client = client_for(way)
+    generator = around(way, made, calls="run")
+
+    def attempt(number: int) -> Any:
+        assert generator.run([ChatMessage.from_user(f"Say something about {number}.")])["replies"][0].text
+
+    return attempt
+
+
 LIBRARIES = {
     "instructor": instructor, "langchain-openai": langchain_openai, "llama-index-llms-openai": llama_index,
     "pydantic-ai-slim": pydantic_ai, "openai-agents": agents, "dspy": dspy, "langsmith": langsmith,
+    "litellm": litellm, "haystack-ai": haystack,
 }  # fmt: skip
 
 
