@@ -98,7 +98,7 @@ def _serve(simulator: Simulator) -> int:
 def _rehearse(simulator: Simulator, command: list[str]) -> int:
     began = time.monotonic()
     try:
-        child = subprocess.Popen(command, env={**os.environ, **simulator.env()})
+        child = subprocess.Popen(command, env={**os.environ, **simulator.env(), "PATH": _path()})
     except OSError as error:
         code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_RUNNABLE
         return say("sim", f"cannot run {command[0]!r}: {error.strerror}", code)
@@ -106,6 +106,11 @@ def _rehearse(simulator: Simulator, command: list[str]) -> int:
         code = _wait_for(child)
     print(report(simulator, time.monotonic() - began), file=sys.stderr)
     return code if code >= 0 else 128 - code
+
+
+def _path() -> str:
+    """Where programs are looked for; last beside our own Python, as some systems have a `python3` but no `python`."""
+    return os.pathsep.join((os.environ.get("PATH", os.defpath), os.path.dirname(sys.executable)))
 
 
 def _wait_for(child: subprocess.Popen[bytes]) -> int:

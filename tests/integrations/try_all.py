@@ -34,7 +34,7 @@ os.environ.update(
     OPENAI_AGENTS_DISABLE_TRACING="1",
     LANGSMITH_TRACING="false",
     DSPY_CACHEDIR=os.devnull,
-    LITELLM_LOCAL_MODEL_COST_MAP="1",
+    LITELLM_LOCAL_MODEL_COST_MAP="True",
     HAYSTACK_TELEMETRY_ENABLED="False",
 )
 Attempt = Callable[[int], Any]

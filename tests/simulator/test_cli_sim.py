@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +62,17 @@ time.sleep(15)
         patch.setattr(sim, "_in_foreground", lambda: False)
         assert args.run(args) == 9
     assert "simulated openai: 0 requests" in capfd.readouterr().err
+
+
+def test_python_is_ours_where_there_is_no_other(capfd, monkeypatch, tmp_path):
+    """With an environment that is not activated, on a system that has no `python`."""
+    ours = Path(sys.executable).parent
+    if not (ours / "python").exists():
+        pytest.skip("the Python of this run has no such name")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    args = parse("--", "python", "-c", "import sys; print(sys.executable)")
+    assert args.run(args) == 0
+    assert Path(capfd.readouterr().out.strip()).parent == ours
 
 
 def test_a_missing_command_is_told(capsys):
