@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import sqlite3
 import sys
@@ -73,14 +74,13 @@ def test_any_file_name_will_do(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bad", "error", "words"),
-    [("", ValueError, "empty"), ("  ", ValueError, "empty"), (":memory:", ValueError, "file"),
-     ("a\0b", ValueError, "NUL"), ("file:x?mode=ro", ValueError, "file"), (7, TypeError, "int"),
-     (None, TypeError, "NoneType"), (b"x", TypeError, "bytes"), (True, TypeError, "bool")],
+    ("bad", "error"),
+    [("", ValueError), ("  ", ValueError), (":memory:", ValueError), ("a\0b", ValueError), ("file:x?mode=ro", ValueError),
+     (7, TypeError), (None, TypeError), (b"x", TypeError), (True, TypeError)],
 )  # fmt: skip
-def test_what_is_no_path_is_refused(bad: Any, error: type[Exception], words: str) -> None:
+def test_what_is_no_path_is_refused(bad: Any, error: type[Exception]) -> None:
     """At construction, naming what it got."""
-    with pytest.raises(error, match=words):
+    with pytest.raises(error, match=rf"the path of a file, .*{re.escape(repr(bad))}"):
         Journal(bad)
 
 
