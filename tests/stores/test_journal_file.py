@@ -75,8 +75,8 @@ def test_any_file_name_will_do(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("bad", "error"),
-    [("", ValueError), ("  ", ValueError), (":memory:", ValueError), ("a\0b", ValueError), ("file:x?mode=ro", ValueError),
-     (7, TypeError), (None, TypeError), (b"x", TypeError), (True, TypeError)],
+    [("", ValueError), ("  ", ValueError), (":memory:", ValueError), ("a\0b", ValueError),
+     ("file:x?mode=ro", ValueError), (7, TypeError), (None, TypeError), (b"x", TypeError), (True, TypeError)],
 )  # fmt: skip
 def test_what_is_no_path_is_refused(bad: Any, error: type[Exception]) -> None:
     """At construction, naming what it got."""
