@@ -59,7 +59,7 @@ def client(door, simulator, path):
     watching = journal._watch._thread
     journal.close()
     if watching is not None and watching.is_alive():
-        watching.join(2)
+        watching.join(10)
 
 
 @pytest.fixture
