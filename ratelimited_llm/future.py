@@ -21,10 +21,10 @@ from functools import lru_cache, partial
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, overload
 
-from ratelimited_llm.books.status import Ratelimit
-from ratelimited_llm.display.answer_text import shorten, summarize
-from ratelimited_llm.engine.light_future import LightFuture, Owner, abandon
-from ratelimited_llm.engine.submission_site import submitted_at
+from .books.status import Ratelimit
+from .display.answer_text import shorten, summarize
+from .engine.light_future import LightFuture, Owner, abandon
+from .engine.submission_site import submitted_at
 
 __all__ = ["LightFuture", "Owner", "ResponseFuture", "abandon", "as_future", "submitted_at"]
 
@@ -131,7 +131,7 @@ class ResponseFuture(LightFuture[T]):
         return f"<ResponseFuture {status}>"
 
     def _ipython_display_(self) -> None:
-        from ratelimited_llm.display.notebook import show_future
+        from .display.notebook import show_future
 
         show_future(self)
 

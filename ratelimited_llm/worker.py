@@ -17,9 +17,9 @@ from .core.retry import RetryBudget, RetryPolicy
 from .core.scheduler import Scheduler
 from .core.size_classes import SizeClasses
 from .engine import lifecycle
+from .engine.admission import Admission
 from .engine.engine import Engine
-from .engine.places import Places
-from .engine.room import Room
+from .engine.queue_positions import QueuePositions
 from .engine.steps import Job
 from .exceptions import WorkerStopped
 from .stores import Budget
@@ -89,14 +89,14 @@ class RateLimitedWorker:
         self._blocks = on_full == "block"
         self.bounded = self._caps != (None, None)
         self.engine = self._new_engine()
-        self._places = Places()
+        self._positions = QueuePositions()
         lifecycle.register(self)
 
     def _new_engine(self) -> Engine:
         scheduler = Scheduler(ageing=self._ageing, weights=self._weights, sizes=self._sizes)
         machine = Dispatcher(scheduler, self.budget, retries=RetryBudget())
-        room = Room(QueueCaps(*self._caps), self._blocks) if self.bounded else None
-        engine = Engine(machine, room, self.clock, _sequence, f"ratelimited-llm-worker-{self.number}")
+        admission = Admission(QueueCaps(*self._caps), self._blocks) if self.bounded else None
+        engine = Engine(machine, admission, self.clock, _sequence, f"ratelimited-llm-worker-{self.number}")
         if isinstance(self.budget, MemoryBudget):
             self.budget.listen(engine)
         return engine
@@ -120,8 +120,8 @@ class RateLimitedWorker:
         if tally is not None:
             tally.submitted(job)
         try:
-            if engine.room is not None:
-                engine.room.enter(job, force=nested)
+            if engine.admission is not None:
+                engine.admission.enter(job, force=nested)
             if not engine.accept(job, nested):
                 raise WorkerStopped("this client is closed: make a new one, or submit before close()")
         except BaseException:  # Ctrl-C in the middle of it, among others: whoever asked for the call has not got it
@@ -232,11 +232,11 @@ class RateLimitedWorker:
 
         Never blocks.
         """
-        return self._places.of(self.engine, job)
+        return self._positions.of(self.engine, job)
 
     def survey(self, pool: Any) -> Survey:
         """The limits of a pool as of the last half second; never blocks for long."""
-        return self._places.survey(self.budget, pool, self.clock())
+        return self._positions.survey(self.budget, pool, self.clock())
 
     @property
     def in_flight(self) -> int:

@@ -33,7 +33,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratelimited_llm.engine import light_future, room
+from ratelimited_llm.engine import future_state, gates, unread_failures
 from ratelimited_llm.future import LightFuture, ResponseFuture, abandon, submitted_at
 
 
@@ -496,9 +496,9 @@ def test_a_step_that_waited_for_the_module_s_lock_in_a_thread_moves_to_the_futur
 
     own = future._condition
     waits = future._waits
-    light_future._set_waits(future, None)
-    monkeypatch.setattr(Overtaken, "__enter__", lambda self: light_future._set_waits(future, waits))
-    monkeypatch.setattr(light_future, "_locks", [Overtaken()] * len(light_future._locks))
+    future_state.store_waits(future, None)
+    monkeypatch.setattr(Overtaken, "__enter__", lambda self: future_state.store_waits(future, waits))
+    monkeypatch.setattr(future_state, "_locks", [Overtaken()] * len(future_state._locks))
     with own:
         slow = threading.Thread(target=future.set_result, args=[1])
         slow.start()
@@ -512,10 +512,10 @@ def test_the_state_is_stored_last(ours: Any, monkeypatch: pytest.MonkeyPatch) ->
     """Who sees a future done, without any lock, also sees its result."""
     stored: list[str] = []
     for name in ("result", "exception", "state"):
-        store = getattr(light_future, f"_set_{name}")
+        store = getattr(future_state, f"store_{name}")
         monkeypatch.setattr(
-            light_future,
-            f"_set_{name}",
+            future_state,
+            f"store_{name}",
             lambda future, value, name=name, store=store: (stored.append(name), store(future, value)),
         )
     future = ours()
@@ -554,7 +554,7 @@ def test_polling_a_pending_future_leaves_nothing_behind(ours: Any) -> None:
 
 def test_waits_on_windows_are_sliced(ours: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where Ctrl-C cannot end a wait it is made of short ones, and the timeout still holds."""
-    monkeypatch.setattr(room, "_LONGEST_WAIT", 0.001)
+    monkeypatch.setattr(gates, "_LONGEST_WAIT", 0.001)
     future = ours()
     with pytest.raises(FutureTimeoutError):
         future.result(0.005)
@@ -725,7 +725,7 @@ def test_a_failure_nobody_looked_at_is_logged_when_it_is_collected(
     ours: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One warning with the error's type and the place, and without its text, which may quote the prompt."""
-    monkeypatch.setattr(light_future, "_unread", set())
+    monkeypatch.setattr(unread_failures, "_unread", set())
     future = ours(where="script.py:4")
     future.set_exception(ValueError("the prompt"))
     assert caplog.messages == []
@@ -739,12 +739,12 @@ def test_thousands_of_failures_that_nobody_looks_at_are_a_handful_of_warnings(
     ours: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A terminal is not flooded: each kind and place once, the first few of those, and one line that there are more."""
-    monkeypatch.setattr(light_future, "_unread", set())
-    monkeypatch.setattr(light_future, "_more_unread", itertools.count())
+    monkeypatch.setattr(unread_failures, "_unread", set())
+    monkeypatch.setattr(unread_failures, "_more_unread", itertools.count())
     for number in range(1_000):
         ours(where=f"script.py:{number // 100}").set_exception(ValueError())
     gc.collect()
-    shown = [f"script.py:{line}" for line in range(light_future.MOST_UNREAD_SHOWN)]
+    shown = [f"script.py:{line}" for line in range(unread_failures.MOST_UNREAD_SHOWN)]
     assert [text.split()[-1] for text in caplog.messages if "and of more" not in text] == shown
     assert [text for text in caplog.messages if "and of more calls" in text] == caplog.messages[1:2]
 
@@ -810,7 +810,7 @@ def test_the_child_of_a_fork_can_use_futures_although_a_thread_held_the_lock(our
 
     def hold() -> None:
         with contextlib.ExitStack() as taken:
-            for lock in light_future._locks:
+            for lock in future_state._locks:
                 taken.enter_context(lock)
             held.set()
             release.wait()

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..books.spending import Unpriced
-from ..engine.room import slices
+from ..engine.gates import slices
 from ..exceptions import CostLimitReached, QueueFull, WorkerStopped
 from .files import Files
 from .interrupts import told_of_interrupts

@@ -13,8 +13,8 @@ import time
 from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from ..engine.gates import sleep_at
 from ..engine.jobs import SENDING
-from ..engine.room import sleep_at
 from ..exceptions import RequestExpired
 
 if TYPE_CHECKING:

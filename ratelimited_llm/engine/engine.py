@@ -23,8 +23,9 @@ from typing import Any, cast
 
 from ..core.dispatcher import Dispatcher
 from ..core.request import State
+from .admission import Admission
+from .gates import sleep_at
 from .inbox import AFTER_ALL, CONTROL, Inbox, Message
-from .room import Room, sleep_at
 from .senders import SenderPool
 from .steps import Handler, Job, Steps
 
@@ -44,7 +45,7 @@ class Engine(Steps):
 
     Args:
         machine: who is next, when, and whether again.
-        room: the caps; None when there are none.
+        admission: the caps; None when there are none.
         clock: monotonic seconds.
         sequence: numbers for messages.
         name: of the worker's thread.
@@ -53,12 +54,12 @@ class Engine(Steps):
     def __init__(
         self,
         machine: Dispatcher,
-        room: Room | None,
+        admission: Admission | None,
         clock: Callable[[], float],
         sequence: Callable[[], int],
         name: str,
     ) -> None:
-        super().__init__(machine, room, clock)
+        super().__init__(machine, admission, clock)
         self.sequence = sequence
         self.name = name
         self.core = threading.Lock()
@@ -171,8 +172,8 @@ class Engine(Steps):
                 if self._overdue[0][0] < self._wakes_at:
                     inbox.ring()
         self.look_at_inbox()
-        if sent and self.room is not None:
-            self.room.leave(job)
+        if sent and self.admission is not None:
+            self.admission.leave(job)
         return sent
 
     def forget(self, job: Job) -> None:
@@ -180,8 +181,8 @@ class Engine(Steps):
         if self.thread is not None:
             self.post(self.on_forgotten, job)
             return
-        if self.room is not None:
-            self.room.leave(job)
+        if self.admission is not None:
+            self.admission.leave(job)
         if job.state is State.NEW:
             job.move(State.CANCELLED)
 
@@ -244,8 +245,8 @@ class Engine(Steps):
     def close(self, *, final: bool) -> None:
         """Accept no more calls; with `final`, try none again."""
         self.inbox.close()
-        if self.room is not None:
-            self.room.close()
+        if self.admission is not None:
+            self.admission.close()
         self.final = self.final or final
         self.inbox.ring()
 

@@ -14,9 +14,9 @@ from ..core.request import Lane, State
 from ..core.retry import RetryPolicy
 from ..exceptions import WorkerStopped
 from .engine import Engine
+from .gates import sleep_at
 from .light_future import LightFuture, abandon, begin, callbacks_later
 from .plain_answers import IN_QUEUE
-from .room import sleep_at
 from .senders import KEPT
 from .steps import NEVER_AGAIN, Job
 

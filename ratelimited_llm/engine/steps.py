@@ -16,9 +16,9 @@ from ..core.feedback import Feedback
 from ..core.request import QueuedRequest, State, Usage
 from ..core.retry import RetryPolicy
 from ..exceptions import RequestExpired, WorkerStopped
+from .admission import Admission
 from .inbox import Message
 from .light_future import callbacks_later
-from .room import Room
 from .senders import SenderPool
 
 __all__ = ["NEVER_AGAIN", "Handler", "Job", "Steps"]
@@ -96,9 +96,9 @@ class Steps:
 
     senders: SenderPool
 
-    def __init__(self, machine: Dispatcher, room: Room | None, clock: Callable[[], float]) -> None:
+    def __init__(self, machine: Dispatcher, admission: Admission | None, clock: Callable[[], float]) -> None:
         self.machine = machine
-        self.room = room
+        self.admission = admission
         self.clock = clock
         self.flying: set[Job] = set()  # sent, and not settled
         self.ending: set[Job] = set()  # the thread that sent them is about to end their futures and to call back
@@ -148,8 +148,8 @@ class Steps:
             if isinstance(found, Impossible):
                 self._give_up(job, found.error)
                 continue
-            if self.room is not None:
-                self.room.leave(job)
+            if self.admission is not None:
+                self.admission.leave(job)
             self.flying.add(job)
             self._watch(job)
             try:
@@ -194,8 +194,8 @@ class Steps:
     def _give_up(self, job: Job, error: BaseException) -> None:
         """Have its caller told, on a sending thread."""
         self.flying.discard(job)
-        if self.room is not None:
-            self.room.leave(job)
+        if self.admission is not None:
+            self.admission.leave(job)
         self.lost.add(job)
         self._given_up.append((job, error))
 
@@ -230,13 +230,13 @@ class Steps:
         self.machine.look_again()
 
     def on_cancelled(self, job: Job, extra: None, now: float) -> None:
-        if self.machine.cancel(job) and self.room is not None:
-            self.room.leave(job)
+        if self.machine.cancel(job) and self.admission is not None:
+            self.admission.leave(job)
 
     def on_forgotten(self, job: Job, extra: None, now: float) -> None:
         """Nobody waits for it any more: it is not sent, or counts as not sent."""
-        if self.room is not None:
-            self.room.leave(job)
+        if self.admission is not None:
+            self.admission.leave(job)
         self.machine.cancel(job)
         if job.state in (State.CANCELLED, State.SENDING):
             self.machine.unsent(job, now)  # a torn step may have reserved before it said so
@@ -281,8 +281,8 @@ class Steps:
         dropped = cast("list[Job]", self.machine.scheduler.drop_all(which))
         given_up: list[tuple[Job, BaseException]] = []
         for each in dropped:
-            if self.room is not None:
-                self.room.leave(each)
+            if self.admission is not None:
+                self.admission.leave(each)
             error = WorkerStopped("cancelled while it waited in the queue", request_id=each.sequence)
             given_up.append((each, error))
         self.lost.update(dropped)

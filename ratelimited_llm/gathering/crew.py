@@ -19,8 +19,8 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from ..engine import lifecycle
+from ..engine.gates import slices
 from ..engine.plain_answers import answers_here, crowd_here
-from ..engine.room import slices
 
 __all__ = ["Crew", "Item"]
 

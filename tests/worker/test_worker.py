@@ -329,7 +329,7 @@ def test_who_waits_for_room_is_sent_away_when_the_worker_is_closed() -> None:
 
     thread = threading.Thread(target=blocked)
     thread.start()
-    while not worker.engine.room._gates:  # type: ignore[union-attr]
+    while not worker.engine.admission._gates:  # type: ignore[union-attr]
         thread.join(0.001)
     worker.shutdown(wait=False)
     thread.join(PATIENCE)

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from ..stores import Budget
     from .engine import Engine
 
-__all__ = ["Places"]
+__all__ = ["QueuePositions"]
 
 FRESH = 0.5  # seconds that a count serves, so that ten thousand futures in a table are counted once
 MOST_POOLS = 100
 MOST = 100_000  # waiting calls that are still counted; beyond, a repr would take a noticeable time
 
 
-class Places:
+class QueuePositions:
     """The order of a queue by priority and age, as of a moment ago."""
 
     __slots__ = ("_at", "_places", "_surveys")
