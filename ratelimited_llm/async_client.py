@@ -6,6 +6,7 @@ from typing import Any
 
 from .calls.async_turn import AsyncTurn
 from .calls.attempt import current_attempt
+from .calls.queued_call import QueuedCall
 from .seam import SDKClient, Seam
 
 __all__ = ["AsyncQueuedClient"]
@@ -18,12 +19,8 @@ class AsyncQueuedClient(Seam[SDKClient]):
 
     __slots__ = ()  # see Looking
 
-    def request(self, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None) -> Any:
-        """Queue what spends rate limit, and send the rest as the SDK does; answers a coroutine, as the SDK's."""
-        send = super().request  # type: ignore[misc]
-        call = self._queued(send, cast_to, options, stream, stream_cls)
-        if call is None:
-            return send(cast_to, options, stream=stream, stream_cls=stream_cls)
+    def _enqueue(self, call: QueuedCall) -> Any:
+        """A coroutine that returns the call's answer, as the SDK's `request` is one."""
         return call.in_own_task(AsyncTurn)
 
     async def _sleep_for_retry(self, *, retries_taken: int, max_retries: int, options: Any, response: Any) -> None:

@@ -21,24 +21,17 @@ class QueuedClient(Seam[SDKClient], Conveniences[SDKClient]):
 
     __slots__ = ()  # see Looking
 
-    def request(self, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None) -> Any:
-        """Queue what spends rate limit, and send the rest as the SDK does."""
-        send = super().request  # type: ignore[misc]
-        call = self._queued(send, cast_to, options, stream, stream_cls)
-        if call is None:
-            return send(cast_to, options, stream=stream, stream_cls=stream_cls)
-        if self._wants_answer(call):
+    def _enqueue(self, call: QueuedCall) -> Any:
+        """The call's future; or its answer, where whoever made the call can use nothing else."""
+        if (
+            self._runtime.options.mode == "blocking"
+            or in_call()
+            or wants_answers()
+            or consumed_at_once(call.options, call.cast_to, call.stream)
+            or helper_frame(self._sdk.__name__, 2)  # the SDK's own helper code was written for answers
+        ):
             return call.in_own_thread()
         return call.as_future()
-
-    def _wants_answer(self, call: QueuedCall) -> bool:
-        """Whether who made the call gets the answer and no future."""
-        if self._runtime.options.mode == "blocking" or in_call() or wants_answers():
-            return True
-        if consumed_at_once(call.options, call.cast_to, call.stream):
-            return True
-        # The SDK's own helper code was written for answers, and gets answers.
-        return helper_frame(self._sdk.__name__, 2)
 
     def _build_request(self, options: Any, *, retries_taken: int = 0, **kwargs: Any) -> Any:
         request = super()._build_request(options, retries_taken=retries_taken, **kwargs)

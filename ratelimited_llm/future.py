@@ -23,10 +23,9 @@ from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, o
 
 from .books.status import Ratelimit
 from .display.answer_text import shorten, summarize
-from .engine.light_future import LightFuture, Owner, abandon
-from .engine.submission_site import submitted_at
+from .engine.light_future import LightFuture
 
-__all__ = ["LightFuture", "Owner", "ResponseFuture", "abandon", "as_future", "submitted_at"]
+__all__ = ["ResponseFuture", "as_future"]
 
 T = TypeVar("T")
 

@@ -71,20 +71,26 @@ class Seam(Looking[SDKClient]):
         """The SDK has made it."""
         self._runtime.lane.width = widen(self._client)  # type: ignore[attr-defined]
 
-    def _queued(self, send: Any, cast_to: Any, options: Any, stream: bool, stream_cls: Any) -> QueuedCall | None:
-        """The call, if it is one that spends rate limit.
+    def request(self, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None) -> Any:
+        """Queue what spends rate limit, and send the rest as the SDK does.
 
         Raises:
             WorkerStopped: the client is closed.
         """
-        runtime = self._runtime
+        send, runtime = super().request, self._runtime  # type: ignore[misc]
         if runtime.disabled or not self._spends(options):
-            return None
+            return send(cast_to, options, stream=stream, stream_cls=stream_cls)
         if self.is_closed():  # type: ignore[attr-defined]
             raise WorkerStopped("this client is closed: make a new one, or submit before close()")
         if runtime.worker.closed:
             runtime.worker = worker_for(runtime.queue)
-        return QueuedCall(self, send, runtime, self._account(runtime), cast_to, options, stream, stream_cls)
+        return self._enqueue(
+            QueuedCall(self, send, runtime, self._account(runtime), cast_to, options, stream, stream_cls)
+        )
+
+    def _enqueue(self, call: QueuedCall) -> Any:
+        """Have a call answered in its turn; answers what `request` returns."""
+        raise NotImplementedError
 
     def _spends(self, options: Any) -> bool:
         if options.method.lower() != "post":

@@ -26,7 +26,7 @@ from .stores import Budget
 from .stores.memory import MemoryBudget
 from .telemetry import teller
 
-__all__ = ["Job", "RateLimitedWorker"]
+__all__ = ["RateLimitedWorker"]
 
 _numbers = itertools.count()
 _sequence = itertools.count().__next__  # of all workers: they may share a budget, which tells calls apart by number

@@ -34,7 +34,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratelimited_llm.engine import future_state, gates, unread_failures
-from ratelimited_llm.future import LightFuture, ResponseFuture, abandon, submitted_at
+from ratelimited_llm.engine.light_future import LightFuture, abandon
+from ratelimited_llm.engine.submission_site import submitted_at
+from ratelimited_llm.future import ResponseFuture
 
 
 class Answer:

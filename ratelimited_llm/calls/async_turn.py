@@ -6,7 +6,8 @@ import asyncio
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
-from ..engine.jobs import AttemptFailed, OwnTurnJob
+from ..engine.jobs import AttemptFailed
+from ..engine.turn_jobs import OwnTurnJob
 from .client_job import ClientJob
 
 if TYPE_CHECKING:

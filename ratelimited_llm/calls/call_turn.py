@@ -7,7 +7,8 @@ from concurrent.futures import CancelledError
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..engine.jobs import AttemptFailed, NotNeeded, TurnJob
+from ..engine.jobs import AttemptFailed, NotNeeded
+from ..engine.turn_jobs import TurnJob
 from .client_job import ClientJob
 from .sync_async import Others, Quick, Sent, Steps, Turn
 

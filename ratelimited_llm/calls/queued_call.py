@@ -12,7 +12,8 @@ from ..books.status import Ratelimit
 from ..core.estimate import body_of
 from ..core.request import Cost
 from ..engine.jobs import in_call
-from ..future import ResponseFuture, submitted_at
+from ..engine.submission_site import submitted_at
+from ..future import ResponseFuture
 from ..telemetry.genai import request_attributes
 from ..telemetry.meters import operation_of
 from .attempt import Attempt, current_attempt

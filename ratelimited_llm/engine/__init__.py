@@ -2,7 +2,8 @@
 
 engine              who drives, who waits for what, and the worker's thread
 steps               what happens to a call, one step at a time
-jobs                the two ways to wait for a call: a future, or a turn of one's own
+jobs                what an attempt brings; the job of a call that has a future
+turn_jobs           the jobs of calls that their own callers send
 inbox               the PriorityQueue, and the only sleep
 senders             threads that send, as many as there is to send
 admission           the caps of a queue: who submits waits for room, or is refused

@@ -77,11 +77,6 @@ class SenderPool:
         self._overdue: deque[Work] = deque()  # no thread could be had for it: for whoever comes free
         self._closed = False
 
-    @property
-    def alive(self) -> int:
-        """Threads that exist."""
-        return len(self.threads)
-
     def prepare(self, wanted: int) -> None:
         """Have one more thread if there are fewer than that, or than are kept, for work that is about to come."""
         if len(self.threads) < min(wanted, KEPT):

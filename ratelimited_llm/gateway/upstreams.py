@@ -57,12 +57,11 @@ class _Noting(AsyncQueuedClient[SDKClient]):
 
     __slots__ = ()  # see Looking
 
-    def _queued(self, *args: Any) -> QueuedCall | None:
-        call: QueuedCall | None = super()._queued(*args)
+    def _enqueue(self, call: QueuedCall) -> Any:
         note = _noted.get()
-        if note is not None and call is not None:
+        if note is not None:
             note.append(call)
-        return call
+        return super()._enqueue(call)
 
     async def _prepare_request(self, request: Any) -> None:
         """The SDK's hook before a request goes out."""

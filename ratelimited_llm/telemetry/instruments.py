@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Instruments"]
 
+HISTOGRAMS = (
+    ("gen_ai.client.operation.duration", "s", DURATIONS, "From dispatch to the end of the answer, without the queue."),
+    ("gen_ai.client.token.usage", "{token}", TOKENS, "Tokens that answers said they used."),
+    ("gen_ai.client.operation.time_to_first_chunk", "s", DURATIONS, "From dispatch to the first chunk of a stream."),
+    ("ratelimited_llm.queue.wait_time", "s", WAITS, "From submit to the first dispatch."),
+)
+
 Amounts = Iterable[tuple[float, dict[str, Any]]]
 
 
@@ -27,22 +34,10 @@ class Instruments:
     """
 
     def __init__(self, meter: OTelMeter) -> None:
-        self._duration = meter.create_histogram(
-            "gen_ai.client.operation.duration", "s", "From dispatch to the end of the answer, without the queue.",
-            explicit_bucket_boundaries_advisory=DURATIONS,
-        )  # fmt: skip
-        self._tokens = meter.create_histogram(
-            "gen_ai.client.token.usage", "{token}", "Tokens that answers said they used.",
-            explicit_bucket_boundaries_advisory=TOKENS,
-        )  # fmt: skip
-        self._first_chunk = meter.create_histogram(
-            "gen_ai.client.operation.time_to_first_chunk", "s", "From dispatch to the first chunk of a stream.",
-            explicit_bucket_boundaries_advisory=DURATIONS,
-        )  # fmt: skip
-        self._wait = meter.create_histogram(
-            "ratelimited_llm.queue.wait_time", "s", "From submit to the first dispatch.",
-            explicit_bucket_boundaries_advisory=WAITS,
-        )  # fmt: skip
+        self._duration, self._tokens, self._first_chunk, self._wait = (
+            meter.create_histogram(name, unit, text, explicit_bucket_boundaries_advisory=bounds)
+            for name, unit, bounds, text in HISTOGRAMS
+        )
         _observe(meter)
 
     def waited(self, seconds: float, attributes: Mapping[str, Any]) -> None:
@@ -92,7 +87,7 @@ def _kind(labels: Labels) -> dict[str, Any]:
     return {"gen_ai.provider.name": labels.provider, "gen_ai.request.model": labels.model}
 
 
-def _each(told: Callable[[Meter], Iterable[tuple[float, dict[str, Any]]]]) -> Iterator[tuple[float, dict[str, Any]]]:
+def _each(told: Callable[[Meter], Amounts]) -> Iterator[tuple[float, dict[str, Any]]]:
     for labels, meter in totals().items():
         for amount, more in told(meter):
             yield amount, {**_kind(labels), **more}

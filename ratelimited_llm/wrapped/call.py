@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from ..core.estimate import prompt_bytes
 from ..core.feedback import ANSWERED, Feedback, Kind, Outcome, Reading
 from ..core.request import Cost
-from ..engine.jobs import SENDING, Answer, AttemptFailed, FutureJob, TurnJob, in_call
+from ..engine.jobs import SENDING, Answer, AttemptFailed, FutureJob, in_call
 from ..engine.steps import NEVER_AGAIN
+from ..engine.submission_site import submitted_at
+from ..engine.turn_jobs import TurnJob
 from ..functions.function_job import OWNER
-from ..future import ResponseFuture, submitted_at
+from ..future import ResponseFuture
 from ..providers.parsing import field
 from ..telemetry.genai import request_attributes
 from ..telemetry.meters import operation_of

@@ -145,7 +145,7 @@ def test_an_answer_that_trickles_does_not_outlast_the_deadline(door):
         finally:
             over.set()
             thread.join()
-        wait_until(lambda: not client._runtime.worker.engine.senders.alive or not client.status().in_flight)
+        wait_until(lambda: not client._runtime.worker.engine.senders.threads or not client.status().in_flight)
 
 
 def test_the_late_answer_of_a_journalled_call_harms_nobody(simulator, door, resolver, tmp_path):

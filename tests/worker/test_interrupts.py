@@ -16,7 +16,7 @@ import pytest
 from ratelimited_llm import RateLimitedExecutor
 from ratelimited_llm.core.feedback import ANSWERED, Feedback
 from ratelimited_llm.core.request import Cost
-from ratelimited_llm.engine.jobs import TurnJob
+from ratelimited_llm.engine.turn_jobs import TurnJob
 from ratelimited_llm.gathering.gather import gather
 from ratelimited_llm.gathering.mapping import map_calls
 from ratelimited_llm.worker import RateLimitedWorker

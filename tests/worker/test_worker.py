@@ -20,8 +20,9 @@ from ratelimited_llm.core.limiter import Limiter
 from ratelimited_llm.core.limits import RateLimits
 from ratelimited_llm.core.request import Cost, State, Usage
 from ratelimited_llm.core.retry import RetryPolicy
-from ratelimited_llm.engine.jobs import Answer, AttemptFailed, FutureJob, TurnJob, in_call
+from ratelimited_llm.engine.jobs import Answer, AttemptFailed, FutureJob, in_call
 from ratelimited_llm.engine.light_future import LightFuture
+from ratelimited_llm.engine.turn_jobs import TurnJob
 from ratelimited_llm.stores.memory import MemoryBudget
 from ratelimited_llm.worker import RateLimitedWorker
 
@@ -573,11 +574,11 @@ def test_an_idle_worker_keeps_only_its_own_thread(worker: RateLimitedWorker) -> 
     assert worker.wait(PATIENCE)
     for _ in range(2_000):
         worker.engine.senders.dismiss()
-        if not worker.engine.senders.alive:
+        if not worker.engine.senders.threads:
             break
         worker.engine.senders.dismiss()
         threading.Event().wait(0.005)
-    assert worker.engine.senders.alive == 0
+    assert len(worker.engine.senders.threads) == 0
     assert worker.engine.thread is not None
     assert worker.engine.thread.is_alive()
 
@@ -591,14 +592,14 @@ def test_threads_that_were_kept_for_a_queue_leave_when_it_is_empty_in_real_time(
     for _ in range(10):
         futures[-1]._call.prepare()
     for _ in range(2_000):
-        if len(senders.kept) == senders.alive - 1:
+        if len(senders.kept) == len(senders.threads) - 1:
             break
         pause.wait(0.005)
     assert senders.kept
     gate.go.set()
     for thread in list(senders.threads):
         thread.join(PATIENCE)
-    assert senders.alive == 0
+    assert len(senders.threads) == 0
 
 
 def test_a_call_keeps_nothing_alive_when_it_has_ended(worker: RateLimitedWorker) -> None:
