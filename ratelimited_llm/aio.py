@@ -19,7 +19,7 @@ from .engine.steps import NEVER_AGAIN
 from .functions.error_outcomes import outcome_of
 from .functions.function_job import FUNCTION_CALL, OwnLimits, checked_classes, checked_worker, name_of
 from .options import CallOptions, split_limits
-from .telemetry.asked import serve_if_asked
+from .telemetry.autostart import serve_if_configured
 from .telemetry.genai import FUNCTION
 from .worker import RateLimitedWorker
 
@@ -98,7 +98,7 @@ class AsyncRateLimitedWorker:
         self._usage = usage
         self._worker = checked_worker(worker) or RateLimitedWorker(budget=shared)
         self._tally = Tally(self._worker.budget, self._worker.clock)
-        serve_if_asked()
+        serve_if_configured()
 
     @property
     def limits(self) -> RateLimits:

@@ -31,7 +31,7 @@ from .functions.function_job import (
     report_usage,
 )
 from .options import CallOptions, split_limits
-from .telemetry.asked import serve_if_asked
+from .telemetry.autostart import serve_if_configured
 from .worker import RateLimitedWorker
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class RateLimitedExecutor(Executor):
         options = CallOptions(priority=priority, tenant=tenant, deadline=deadline, tag=tag)
         tally = Tally(self._worker.budget, self._worker.clock)
         self._terms = Terms(options, OwnLimits(self._limits, name), policy, checked_classes(retry_on), tally)
-        serve_if_asked()
+        serve_if_configured()
 
     @property
     def limits(self) -> RateLimits:

@@ -33,7 +33,7 @@ from .options import (
     split_limits,
 )
 from .shared_workers import QueueSettings, worker_for
-from .telemetry.asked import serve_if_asked
+from .telemetry.autostart import serve_if_configured
 from .telemetry.registry import watch
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Runtime:
         self.worker = worker_for(self.queue)
         _all.add(self)
         watch(self.ledger, self.worker.budget)
-        serve_if_asked()
+        serve_if_configured()
 
     def with_options(self, changes: Mapping[str, Any]) -> Runtime:
         """The same queue with other options for its calls; itself when nothing changes (anthropic compares copies)."""

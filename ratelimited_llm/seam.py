@@ -68,7 +68,7 @@ class Seam(Looking[SDKClient]):
         cls.copy = cls.with_options = _copier(base)  # type: ignore[method-assign]
 
     def _made(self) -> None:
-        """The SDK has made it."""
+        """Called when the SDK's constructor has returned."""
         self._runtime.lane.width = widen(self._client)  # type: ignore[attr-defined]
 
     def request(self, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None) -> Any:
@@ -159,7 +159,7 @@ class Seam(Looking[SDKClient]):
         error = super()._make_status_error_from_response(response)  # type: ignore[misc]
         attempt = current_attempt()
         if attempt is not None and attempt.may_wait(attempt.judge(response)):
-            raise attempt.again(error)  # its retries are used up, but waiting for a limit is none
+            raise attempt.failure_to_retry(error)  # its retries are used up, but waiting for a limit is none
         return error
 
 

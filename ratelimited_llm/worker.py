@@ -1,4 +1,4 @@
-"""RateLimitedWorker: the thread that makes it so, as everybody else sees it. What it does inside is in `engine`."""
+"""RateLimitedWorker: a priority queue of calls and the threads that send them; how it works inside is in `engine`."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from .engine.steps import Job
 from .exceptions import WorkerStopped
 from .stores import Budget
 from .stores.memory import MemoryBudget
-from .telemetry import teller
+from .telemetry import span_thread
 
 __all__ = ["RateLimitedWorker"]
 
 _numbers = itertools.count()
 _sequence = itertools.count().__next__  # of all workers: they may share a budget, which tells calls apart by number
-lifecycle.when_drained(teller.finish)  # the spans of the last calls
+lifecycle.when_drained(span_thread.finish)  # the spans of the last calls
 
 
 class RateLimitedWorker:
@@ -224,7 +224,7 @@ class RateLimitedWorker:
 
     @property
     def queued(self) -> int:
-        """Of these, the ones that wait."""
+        """Of these, the ones that wait and are not sent."""
         return self.engine.waiting
 
     def place(self, job: Job) -> tuple[int, int, int] | None:
@@ -240,7 +240,7 @@ class RateLimitedWorker:
 
     @property
     def in_flight(self) -> int:
-        """Of these, the ones that were sent."""
+        """Calls that were sent and have not ended, open streams included."""
         return len(self.engine.flying)
 
     def __repr__(self) -> str:

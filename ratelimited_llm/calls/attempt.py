@@ -96,8 +96,8 @@ class Attempt:
 
     # -- the pass -----------------------------------------------------------------------------------------------------
 
-    def of(self, call: SDKCall, options: Any) -> Attempt:
-        """It passes this call, with the SDK's options for this time; what to wait for then."""
+    def bind(self, call: SDKCall, options: Any) -> Attempt:
+        """Say whose attempt it is, with the SDK's options for this time; answers itself, which is what to wait for."""
         self.call = call
         self.sampler = call.account.sampler(call.pool)
         self.deadline_at = call.deadline_at
@@ -182,13 +182,13 @@ class Attempt:
 
     def _resting(self, error: BaseException) -> tuple[Callable[[AttemptFailed], Any], AttemptFailed]:
         """How to rest, and with what; a fresh pass through the SDK's loop begins after it."""
-        failure = self.again(error)
+        failure = self.failure_to_retry(error)
         if self.rest is None or failure.feedback.outcome.kind is Kind.LIMITED:
             raise failure  # the SDK's loop would count a refusal as an attempt
         self.outcome, self.readings, self.response = None, (), None
         return self.rest.again, failure
 
-    def again(self, error: BaseException) -> AttemptFailed:
+    def failure_to_retry(self, error: BaseException) -> AttemptFailed:
         """What to leave the SDK's loop with where it would sleep and try again."""
         outcome = self.outcome or Outcome(Kind.DROPPED)
         if outcome.kind not in (Kind.LIMITED, Kind.OVERLOADED, Kind.DROPPED):
@@ -196,7 +196,7 @@ class Attempt:
             outcome = replace(outcome, kind=Kind.OVERLOADED)
         return AttemptFailed(Feedback(outcome, self.readings), POLICY, error)
 
-    def over(self, error: BaseException) -> AttemptFailed:
+    def final_failure(self, error: BaseException) -> AttemptFailed:
         """What to end the call with when the SDK raised its last word."""
         outcome = self.outcome or Outcome(Kind.REJECTED)
         if outcome is ANSWERED:

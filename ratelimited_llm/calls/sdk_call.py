@@ -97,7 +97,7 @@ class SDKCall(CallRecord):
             entry = None if self.entry is None or self.entry.elsewhere else self.entry
             if entry is not None and (yield Quick(entry.claim)):
                 ledger.perhaps_paid_again()
-            passed = attempt.of(self, self._options_for(job))
+            passed = attempt.bind(self, self._options_for(job))
             if self.trace is not None:
                 self.trace.sending(self)
             attempt.begin()
@@ -118,7 +118,7 @@ class SDKCall(CallRecord):
                 raise
             unheard = isinstance(error, self.client._sdk.APIConnectionError)
             ledger.gave_up(self, perhaps_paid=unheard or attempt.outcome is ANSWERED)
-            raise attempt.over(error) from None
+            raise attempt.final_failure(error) from None
         answer = self._answer(job, attempt, value)
         if self.trace is not None and not answer.open:
             self.trace.answered(self, answer.value, answer.feedback.usage, attempt.accepted)

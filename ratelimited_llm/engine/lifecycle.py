@@ -36,13 +36,14 @@ _workers: weakref.WeakSet[RateLimitedWorker] = weakref.WeakSet()
 _crews: weakref.WeakSet[Crew] = weakref.WeakSet()
 _lock = threading.RLock()  # two threads may make clients at once
 _held: list[threading.Lock] = []  # between the two halves of a fork
-_answered: list[Callable[[], int]] = []
-_resumes: list[Callable[[], str | None]] = []
-_dropped = False  # Ctrl-C has ended the draining
-_struck = False  # the same, and it was not Ctrl-C that had ended the script
-_last: list[Callable[[], None]] = []
-_drained: list[Callable[[], None]] = []
-_left: list[tuple[float, int]] = []  # `with` blocks that were left by Ctrl-C: when, and how many calls they cancelled
+_answer_counts: list[Callable[[], int]] = []
+_journal_paths: list[Callable[[], str | None]] = []
+_queue_dropped = False  # Ctrl-C has ended the draining
+_interrupted_at_exit = False  # the same, and it was not Ctrl-C that had ended the script
+_closers: list[Callable[[], None]] = []
+_after_draining: list[Callable[[], None]] = []
+# `with` blocks that were left by Ctrl-C: when, and how many calls they cancelled.
+_interrupted_blocks: list[tuple[float, int]] = []
 
 
 def register(worker: RateLimitedWorker) -> None:
@@ -60,26 +61,26 @@ def watch_crew(crew: Crew) -> None:
 
 def answered_by(count: Callable[[], int]) -> None:
     """Tell how many calls were answered so far, for the last words after Ctrl-C; several counts are added up."""
-    if count not in _answered:
-        _answered.append(count)
+    if count not in _answer_counts:
+        _answer_counts.append(count)
 
 
 def resumes_with(path: Callable[[], str | None]) -> None:
     """Tell which journal keeps the answers, for the last words after Ctrl-C; None when none does."""
-    if path not in _resumes:
-        _resumes.append(path)
+    if path not in _journal_paths:
+        _journal_paths.append(path)
 
 
 def at_the_end(close: Callable[[], None]) -> None:
     """Have this called when the process ends and nothing can be sent any more; it must not take long."""
-    if close not in _last:
-        _last.append(close)
+    if close not in _closers:
+        _closers.append(close)
 
 
 def when_drained(tell: Callable[[], None]) -> None:
     """Have this called when the last call has ended, while threads still work, and before any `atexit` function."""
-    if tell not in _drained:
-        _drained.append(tell)
+    if tell not in _after_draining:
+        _after_draining.append(tell)
 
 
 def leave(cancel: Callable[[], int], wait: Callable[[float], object], wish: str | None = None) -> bool:
@@ -95,7 +96,7 @@ def leave(cancel: Callable[[], int], wait: Callable[[float], object], wish: str 
     """
     if (wish or _usual()) == "keep":
         return False
-    _left.append((time.monotonic(), cancel()))
+    _interrupted_blocks.append((time.monotonic(), cancel()))
     wait(LAST_ANSWERS)
     return True
 
@@ -192,13 +193,13 @@ def _first_sight(error: Any) -> bool:
 def _drain() -> None:
     """Wait for what is pending. The workers stay open: threads that outlive the main one may still use them."""
     _drain_workers()
-    for tell in _drained:
+    for tell in _after_draining:
         with suppress(Exception, KeyboardInterrupt):
             tell()
 
 
 def _drain_workers() -> None:
-    global _struck
+    global _interrupted_at_exit
     dropped, died_of_it, kernel = 0, False, False
     try:  # from the first line on: Ctrl-C may strike right now
         died_of_it = _usual() == "cancel" and isinstance(_last_error(), KeyboardInterrupt)
@@ -216,7 +217,7 @@ def _drain_workers() -> None:
             _finish()
             return
     except KeyboardInterrupt:
-        _struck = not died_of_it
+        _interrupted_at_exit = not died_of_it
     with suppress(KeyboardInterrupt):
         _drop(dropped, KERNEL_PATIENCE if kernel else _patience(), silent=kernel)
 
@@ -247,8 +248,8 @@ def _finish() -> None:
 
 def _drop(cancelled: int, seconds: float, *, silent: bool) -> None:
     """Cancel what is queued, and give what is in flight a last chance."""
-    global _dropped
-    _dropped = True
+    global _queue_dropped
+    _queue_dropped = True
     pending = _pending() > 0
     for worker in _all():
         worker.engine.close(final=True)
@@ -262,10 +263,10 @@ def _drop(cancelled: int, seconds: float, *, silent: bool) -> None:
 
 def _say_what_is_left(cancelled: int) -> None:
     abandoned = sum(worker.in_flight for worker in _all())
-    answered = sum(count() for count in _answered)
-    told = f"{answered:,} answered, " if _answered else ""
+    answered = sum(count() for count in _answer_counts)
+    told = f"{answered:,} answered, " if _answer_counts else ""
     _say(f"interrupted: {told}{cancelled:,} cancelled, {abandoned:,} abandoned")
-    paths = dict.fromkeys(path for path in (resume() for resume in _resumes) if path)
+    paths = dict.fromkeys(path for path in (resume() for resume in _journal_paths) if path)
     if paths:
         _say(f"the answers are kept in {', '.join(paths)}: run the same command again to go on")
     elif answered and cancelled:
@@ -279,12 +280,12 @@ def _counted(number: int, thing: str) -> str:
 
 
 def _cancelled_before() -> int:
-    return sum(number for _, number in _left) + sum(crew.left_over for crew in _all_crews())
+    return sum(number for _, number in _interrupted_blocks) + sum(crew.left_over for crew in _all_crews())
 
 
 def _patience() -> float:
     """Seconds for what is in flight; less when a `with` block has just waited for it."""
-    spent = time.monotonic() - _left[-1][0] if _left else LAST_ANSWERS
+    spent = time.monotonic() - _interrupted_blocks[-1][0] if _interrupted_blocks else LAST_ANSWERS
     return LAST_ANSWERS - spent if spent < LAST_ANSWERS else LAST_ANSWERS
 
 
@@ -298,14 +299,14 @@ def _wait(seconds: float | None) -> bool:
 
 def _close() -> None:
     """The very last: nothing can be sent from here on."""
-    if not _dropped:
+    if not _queue_dropped:
         _drain()
     for worker in _all():
         worker.shutdown(wait=False)
-    for close in _last:
+    for close in _closers:
         with suppress(Exception, KeyboardInterrupt):
             close()
-    if _struck:
+    if _interrupted_at_exit:
         _end_as_interrupted()
 
 

@@ -25,7 +25,7 @@ from ..exceptions import RequestExpired
 from ..functions.function_job import OWNER
 from ..processors import Processor
 from ..providers import dialect_for
-from ..telemetry.asked import serve_if_asked
+from ..telemetry.autostart import serve_if_configured
 from ..telemetry.genai import request_attributes
 from ..telemetry.meters import operation_of
 from ..worker import RateLimitedWorker
@@ -216,7 +216,7 @@ class Processing:
         budget, self._shared_name = shared
         self.worker = RateLimitedWorker(budget=budget, **self._queue)
         self.tally = Tally(self.worker.budget, self.worker.clock)
-        serve_if_asked()
+        serve_if_configured()
 
     def shutdown(self, wait: bool, *, cancel_futures: bool) -> None:
         """See `RateLimitedWorker.shutdown`."""

@@ -8,6 +8,14 @@
 
 Known providers are OpenAI, Azure, Groq, Anthropic, OpenRouter, Mistral, Together, Cerebras, DeepSeek, Gemini's
 OpenAI-compatible API, and servers on loopback; `configure(hosts=...)` adds others.
+
+queued_session  Session: `requests.Session`, queued
+llm_adapter     adapters that wait their turn, for plain sessions, by `mount` or by patching
+raw_calls       one raw request as a queued call
+exchange        one attempt on the wire
+live_answers    answers that are read while they come: their end, and their usage
+hosts           which requests spend rate limit, and whose
+settings        what users say about one session, or about all
 """
 
 from __future__ import annotations

@@ -7,10 +7,17 @@
 Prometheus needs `pip install "ratelimited-llm[metrics]"`. OpenTelemetry is found by itself when the program has
 configured it; RATELIMITED_LLM_OTEL=0 keeps this package out of it.
 
-    meters, registry    what is counted, and by whom
-    prometheus, server  how it is told to Prometheus
-    tracing, genai, instruments  how calls are told to OpenTelemetry
-    teller              the thread that ends spans, so that no exporter holds up a call
+meters          what is counted, for each kind of call
+registry        the meters of all clients of the process
+prometheus      how they are told to Prometheus
+server          the HTTP server for its scraper
+autostart       RATELIMITED_LLM_METRICS_PORT: that server without a line of code
+listening       whether anybody listens through OpenTelemetry
+tracing         one call as a span
+genai           a call in the words of the GenAI conventions
+instruments     the metrics that OpenTelemetry is told
+span_thread     the thread that ends spans, so that no exporter holds up a call
+reasons         what a failure is called
 
 Clients' calls are counted by their ledger, those of every other door by a tally (`books`): both in the same meters.
 """

@@ -19,7 +19,7 @@ from .genai import FUNCTION, RESPONSE_MODEL, Attributes, call_attributes, read_a
 from .listening import Listener, listener
 from .prometheus import priority_name
 from .reasons import error_type, reason_of
-from .teller import tell
+from .span_thread import tell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,7 +16,7 @@ from ..engine.jobs import in_call
 from ..engine.plain_answers import wants_answers
 from ..options import CallOptions
 from ..shared_workers import QueueSettings, worker_for
-from ..telemetry.asked import serve_if_asked
+from ..telemetry.autostart import serve_if_configured
 from .call import WrappedCall
 from .inspection import account_of, clients_in, package_of
 
@@ -75,7 +75,7 @@ class Queue:
         self.tally = Tally(self.worker.budget, self.worker.clock)
         self.traced_by_sdk = any(getattr(each, "_tracer", None) is not None for each in clients_in(client))
         self.pending: set[Future[Any]] = set()
-        serve_if_asked()
+        serve_if_configured()
 
     def with_options(self, **changes: Any) -> Queue:
         """The same with other options for its calls."""

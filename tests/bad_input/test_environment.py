@@ -12,7 +12,7 @@ import pytest
 import ratelimited_llm
 from ratelimited_llm import OpenAI, RateLimits, queued
 from ratelimited_llm.notices import log_as_environment_says
-from ratelimited_llm.telemetry import asked
+from ratelimited_llm.telemetry import autostart
 
 NUMBERS = "nan inf -inf 0 -5 x 1e999 ² 0x10"
 # What is refused when a client is made, by variable.
@@ -84,7 +84,7 @@ class Sdk:
 def test_a_variable_that_stops_nobody_is_said_in_the_log(monkeypatch, caplog, name, value):
     """Once, with its name; the client works."""
     monkeypatch.setenv(PREFIX + name, value)
-    asked._asked.clear()
+    autostart._asked.clear()
     with caplog.at_level(logging.WARNING, "ratelimited_llm"):
         client()
         log_as_environment_says()

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from ratelimited_llm import telemetry
-from ratelimited_llm.telemetry import asked, listening, registry
+from ratelimited_llm.telemetry import autostart, listening, registry
 
 sys.path.insert(0, str(Path(__file__).parent))  # for reading.py: pytest imports files without their directory
 
@@ -30,7 +30,7 @@ def clean(own_settings, monkeypatch):
     """Nobody has counted anything yet, and no server is left."""
     registry.forget()
     listening.forget()
-    monkeypatch.setattr(asked, "_asked", set())
+    monkeypatch.setattr(autostart, "_asked", set())
     yield
     telemetry.stop()
     registry.forget()

@@ -12,7 +12,7 @@ import pytest
 from reading import ask
 
 from ratelimited_llm import OpenAI, telemetry
-from ratelimited_llm.telemetry import asked, server
+from ratelimited_llm.telemetry import autostart, server
 
 
 def fetch(url):
@@ -65,7 +65,7 @@ def test_the_environment_starts_it_with_the_first_client(simulator, door, monkey
 @pytest.mark.parametrize("port", ["taken", "http", "-1", "65536", "99999999999999999999"])
 def test_a_port_that_cannot_be_had_is_said_once_and_stops_nothing(simulator, door, monkeypatch, caplog, taken, port):
     """Taken by another process, or no port at all: a warning, and the calls go on."""
-    monkeypatch.setenv(asked.PORT, str(taken) if port == "taken" else port)
+    monkeypatch.setenv(autostart.PORT, str(taken) if port == "taken" else port)
     provider = simulator()
     with caplog.at_level(logging.WARNING, "ratelimited_llm.metrics"):
         for _ in range(3):

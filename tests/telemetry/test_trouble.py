@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, Sp
 from reading import ask, scrape, total
 
 from ratelimited_llm import OpenAI, RateLimitedExecutor, queued
-from ratelimited_llm.telemetry import teller
+from ratelimited_llm.telemetry import span_thread
 
 SCRIPT = """
 import os, sys, threading, time
@@ -68,7 +68,7 @@ def hanging(heard):
     heard.spans_provider.add_span_processor(SimpleSpanProcessor(exporter))
     yield exporter
     exporter.go.set()
-    assert teller._teller.finish(60)
+    assert span_thread._thread_of_process.finish(60)
 
 
 def test_calls_are_answered_while_an_exporter_hangs(simulator, door, hanging, heard):
@@ -88,13 +88,13 @@ def test_calls_are_answered_while_an_exporter_hangs(simulator, door, hanging, he
 
 def test_what_a_hanging_exporter_does_not_take_is_dropped_and_said_once(hanging, heard, monkeypatch, caplog):
     """Memory is not for spans; the calls all the same are answered, and counted."""
-    monkeypatch.setattr(teller, "MOST", 2)
-    monkeypatch.setattr(teller._teller, "dropped", 0)
+    monkeypatch.setattr(span_thread, "MOST", 2)
+    monkeypatch.setattr(span_thread._thread_of_process, "dropped", 0)
     with RateLimitedExecutor() as executor:
         executor.submit(int).result()
         assert hanging.began.wait(30)
         assert [executor.submit(int, "3").result() for _ in range(9)] == [3] * 9
-    assert teller._teller.dropped == 7
+    assert span_thread._thread_of_process.dropped == 7
     assert [record.event for record in caplog.records if hasattr(record, "event")] == ["spans_dropped"]
     assert total("requests_total", outcome="answered") == 10
 
@@ -164,8 +164,8 @@ def test_the_child_of_a_fork_counts_its_own_calls_only():
         executor.submit(int).result()
         executor.submit(int).result()
         print(*before, *open_calls(), flush=True)
-        from ratelimited_llm.telemetry import teller
-        assert teller._teller.finish(60)
+        from ratelimited_llm.telemetry import span_thread
+        assert span_thread._thread_of_process.finish(60)
         os._exit(0 if Exporter.told >= 2 else 1)
     assert os.waitpid(child, 0)[1] == 0
     print(*open_calls(), flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-__all__ = ["serve_if_asked"]
+__all__ = ["serve_if_configured"]
 
 PORT, HOST = "RATELIMITED_LLM_METRICS_PORT", "RATELIMITED_LLM_METRICS_HOST"
 
@@ -13,7 +13,7 @@ _log = logging.getLogger("ratelimited_llm.metrics")
 _asked: set[str] = set()
 
 
-def serve_if_asked() -> None:
+def serve_if_configured() -> None:
     """Start the metrics server that the environment names, once; whatever is wrong with it is said once, and no more.
 
     In the child of a fork it is not started again: the port is the parent's.

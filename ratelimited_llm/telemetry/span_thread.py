@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
-__all__ = ["Teller", "finish", "tell"]
+__all__ = ["SpanThread", "finish", "tell"]
 
 MOST = 8_192  # spans that wait: four times what OpenTelemetry's batch processor keeps before it drops
 IDLE = 0.5  # seconds without work after which the thread ends
@@ -21,7 +21,7 @@ LAST_WORDS = 2.0  # seconds that the end of a script waits for an exporter
 _log = logging.getLogger("ratelimited_llm.metrics")
 
 
-class Teller:
+class SpanThread:
     """Does what it is given, in order, on a thread of its own.
 
     Attributes:
@@ -75,22 +75,22 @@ class Teller:
         return done.wait(seconds)
 
 
-_teller = Teller()
+_thread_of_process = SpanThread()
 
 
 def tell(what: Callable[[], None]) -> None:
-    """Have the thread of this process do it; see `Teller.tell`."""
-    _teller.tell(what)
+    """Have the thread of this process do it; see `SpanThread.tell`."""
+    _thread_of_process.tell(what)
 
 
 def finish() -> None:
-    """Block until the thread of this process has done all it was given; see `Teller.finish`."""
-    _teller.finish()
+    """Block until the thread of this process has done all it was given; see `SpanThread.finish`."""
+    _thread_of_process.finish()
 
 
 def _after_fork_in_child() -> None:
-    global _teller  # its thread is the parent's, and so are its spans
-    _teller = Teller()
+    global _thread_of_process  # its thread is the parent's, and so are its spans
+    _thread_of_process = SpanThread()
 
 
 if hasattr(os, "register_at_fork"):
