@@ -86,7 +86,7 @@ def together(
     learn: bool = True,
     ramp: bool = True,
     tells: str = "everything",
-    latency: float | tuple[float, float] = 1.0,
+    latency: tuple[float, float] = (1.0, 1.0),
     network: tuple[float, float] = (0.02, 0.02),
     events: Sequence[tuple[float, Any]] = (),
 ) -> tuple[list[Run], list[OneProcess], PureStore]:
