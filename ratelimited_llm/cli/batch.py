@@ -56,6 +56,7 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
+PATIENCE = 2.0  # seconds for what is in flight when the run cannot go on
 REFUSED = (InputError, OutputError, FileNotFoundError, IsADirectoryError, PermissionError)
 
 
@@ -75,7 +76,9 @@ def run(args: argparse.Namespace) -> int:
     except BatchInterrupted as interrupted:
         return _interrupted(args, client, interrupted.result)
     except Exception as error:
-        client.shutdown(wait=False, cancel_futures=True)
+        client.cancel()
+        if client.wait(PATIENCE):  # else the process takes with it what is still in flight
+            client.close()
         return _failed(args, error)
     return _finish(args, client, result)
 
