@@ -1,6 +1,7 @@
 """The laws of the house that a machine can check: who imports whom, and what the core may not know."""
 
 import ast
+import functools
 import graphlib
 import re
 import sys
@@ -21,9 +22,15 @@ DOORS = {"openai", "groq", "anthropic", "requests"}
 SDKS = {"openai", "groq", "anthropic", "httpx", "httpx2", "requests"}
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """A file of the package, which most of these tests look at."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(path: Path, *, at_run_time: bool = False) -> set[tuple[str, int]]:
     """(module, level) of every import in a file; level is the number of leading dots."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     skipped = set()
     if at_run_time:
         for node in ast.walk(tree):
@@ -45,7 +52,7 @@ def imports(path: Path, *, at_run_time: bool = False) -> set[tuple[str, int]]:
 
 def files_imported(path: Path) -> set[Path]:
     """The files of the package that a file needs at run time, sooner or later: those imported in functions too."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     typing = {
         inner
         for node in ast.walk(tree)
@@ -176,7 +183,7 @@ def test_intervals_are_never_measured_with_the_wall_clock() -> None:
     callers = [
         path.name
         for path in FILES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.Attribute)
         and node.attr == "time"
         and isinstance(node.value, ast.Name)
