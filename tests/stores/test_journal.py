@@ -255,7 +255,7 @@ def test_a_keyboard_interrupt_anywhere_leaves_locks_free_and_the_file_sane(journ
     """Ctrl-C strikes the main thread at random moments of claims and records while others write."""
     import _thread
 
-    stop, rolls = threading.Event(), random.Random(3)
+    stop, armed, rolls = threading.Event(), threading.Event(), random.Random(3)
 
     def write_on() -> None:
         number = 0
@@ -264,30 +264,30 @@ def test_a_keyboard_interrupt_anywhere_leaves_locks_free_and_the_file_sane(journ
             number += 1
 
     def strike() -> None:
-        while not stop.wait(rolls.random() * 0.01):
-            _thread.interrupt_main()
+        # Once each time that it is armed: a second blow would meet the first one's `except`, and end all of pytest.
+        while not stop.is_set():
+            if armed.wait(0.01):
+                armed.clear()
+                time.sleep(rolls.random() * 0.01)
+                _thread.interrupt_main()
 
     threads = [threading.Thread(target=target) for target in (write_on, write_on, strike)]
     recorded, number = set(), 0
     for thread in threads:
         thread.start()
     end = time.monotonic() + 0.8
-    while time.monotonic() < end:
+    while not stop.is_set():
         try:
+            armed.set()
             while time.monotonic() < end:
                 number += 1
                 journal.enlist(key(number), 0)
                 journal.claim(key(number), 0, lambda: b"")
                 journal.record(key(number), 0, answer(str(number)))
                 recorded.add(number)
-        except KeyboardInterrupt:
-            continue
-    while not stop.is_set():
-        try:
             stop.set()
-            for thread in threads:
-                thread.join()
-            time.sleep(0.05)
+            threads[-1].join()
+            time.sleep(0.05)  # for the last blow
         except KeyboardInterrupt:
             continue
     for thread in threads:
