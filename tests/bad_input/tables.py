@@ -79,7 +79,7 @@ MADE = "made by us, to be read"
 THEIRS = "to the letter of what it stands in for, and tested with it"
 OWN = "written by the user, and called by us"
 APART = {
-    "AsyncQueuedClient.request": THEIRS, "QueuedClient.request": THEIRS, "LightFuture": MADE,
+    "Seam.request": THEIRS, "FutureState": MADE,
     **dict.fromkeys([f"LightFuture.{name}" for name in (
         "result", "exception", "add_done_callback", "set_result", "set_exception")], THEIRS),
     **dict.fromkeys(["RateLimitedExecutor.submit", "Session.send", "Session.get_adapter", "LLMAdapter.send"], THEIRS),
