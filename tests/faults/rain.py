@@ -298,6 +298,7 @@ def main() -> None:
     import concurrent.futures.thread  # noqa: F401  # imported in the middle of a fork, it lets go of its lock twice
 
     import anthropic  # noqa: F401
+    import anyio._backends._asyncio  # noqa: F401  # else imported at the first await, under a lock that a fork leaves taken
     import groq  # noqa: F401
     import openai  # noqa: F401
 
