@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .core.checks import text
 from .engine import lifecycle
+from .forks import at_fork
 from .stores.budget_spec import checked_budget
 from .stores.memory import MemoryBudget
 
@@ -164,5 +165,4 @@ def _after_fork_in_child() -> None:
         budget.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child)

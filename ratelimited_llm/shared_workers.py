@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from .accounts import forget_accounts
 from .budgets import budget_for, checked_on_lost, forget_budgets
 from .core.checks import amount, weights_of, whole
 from .core.size_classes import SizeClasses
+from .forks import at_fork
 from .stores.budget_spec import checked_budget
 from .worker import RateLimitedWorker
 
@@ -28,8 +28,7 @@ def _after_fork_in_child() -> None:
     _lock = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from .core.checks import amount, number, weights_of, whole
@@ -276,8 +277,12 @@ class RateLimitedWorker:
 
     # -- forks: see `lifecycle` ---------------------------------------------------------------------------------------
 
-    def reset_after_fork(self) -> None:
-        """In the child of a fork: the parent's calls are the parent's; start again with nothing."""
+    def reset_after_fork(self) -> Callable[[], None]:
+        """In the child of a fork: start again with nothing.
+
+        Returns:
+            ends the parent's calls, which are the parent's; their callbacks are called then.
+        """
         parents, self.engine = self.engine, self._new_engine()
         self.engine.machine.scheduler.paused = parents.machine.scheduler.paused
         if parents.inbox.closed:
@@ -287,8 +292,11 @@ class RateLimitedWorker:
         for job in parents.flying:
             # Its place is free here, and what it costs is spent all the same.
             self.budget.settle(job.pool, job.sequence, None, now, Kind.REJECTED)
+        return partial(self._end_inherited, parents.inherited())
+
+    def _end_inherited(self, jobs: set[Job]) -> None:
         error = "this call was made before fork(): only the parent process gets its answer"
-        for job in parents.inherited():
+        for job in jobs:
             if job.lane is not None:
                 job.lane.carried.discard(job.sequence)
             # Nobody takes it out of a queue again in which it never was, when its task or its stream ends here.

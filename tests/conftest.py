@@ -26,6 +26,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started with `&` by a s
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
+def pytest_xdist_auto_num_workers():
+    """One process more than there are cores: a third of the time, tests wait for clocks, sockets and children."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cheap_starts(tmp_path_factory):
     """Clients read one certificate instead of all that there are, and child processes keep what they have compiled.
@@ -53,7 +58,7 @@ def own_settings(monkeypatch):
     shared_workers.forget()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def frozen():
     """What is there before a file of tests stays, and need not be looked through by every collection."""
     gc.collect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import time
 from collections.abc import Callable
@@ -14,10 +15,11 @@ PATIENCE = 10.0  # seconds
 
 
 def in_child(check: Callable[[], object]) -> None:
-    """Fork, have the child run a check, and fail if it does or hangs."""
+    """Fork, have the child run a check, and fail if it does or hangs, with the child's stacks."""
     child = os.fork()
     if not child:
         code = 1
+        faulthandler.dump_traceback_later(0.9 * PATIENCE, file=2, exit=True)
         try:
             check()
             code = 0

@@ -9,7 +9,6 @@ Longer than most files here: every method is one step in the life of a call, and
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from concurrent.futures import CancelledError
 from ..accounts import CallPool
 from ..core.feedback import Kind
 from ..core.request import Cost, Usage
+from ..forks import at_fork
 from ..notices import say_perhaps_paid
 from ..telemetry.meters import Meters
 from ..telemetry.registry import meter_for
@@ -399,5 +399,4 @@ def _after_fork_in_child() -> None:
         ledger.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child)

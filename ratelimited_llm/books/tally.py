@@ -9,7 +9,6 @@ A waiting call costs no memory here, unless somebody traces: a million of them m
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import weakref
@@ -20,6 +19,7 @@ from typing import Any, TypeVar
 from ..core.feedback import Kind
 from ..core.request import Usage
 from ..exceptions import WorkerStopped
+from ..forks import at_fork
 from ..telemetry.meters import Meter, Meters
 from ..telemetry.reasons import reason_of
 from ..telemetry.registry import dialect_name, meter_for, watch
@@ -286,5 +286,4 @@ def _after_fork_in_child() -> None:
         tally.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child)

@@ -11,7 +11,6 @@ whatever else is not as the SDK makes it, are used as they are.
 from __future__ import annotations
 
 import math
-import os
 import sys
 import threading
 import weakref
@@ -20,6 +19,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
+
+from ..forks import at_fork
 
 __all__ = ["ShardedTransport", "sensible_width", "widen"]
 
@@ -302,5 +303,4 @@ def _after_fork_in_child() -> None:
         transport._reset_after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child)

@@ -6,7 +6,6 @@ when it is there already.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -14,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..books.status import Status
+from ..forks import at_fork
 from .number_text import span
 from .ticker import Ticker
 
@@ -105,5 +105,4 @@ def _forget() -> None:
     opened.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+at_fork(_forget)

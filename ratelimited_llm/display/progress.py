@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import sys
 import threading
 import time
@@ -27,6 +26,7 @@ from types import FrameType
 from typing import Any
 
 from ..books.status import Status
+from ..forks import at_fork
 from .line import line, summary
 from .modes import AUTO, BAR, LOG, NONE, NOTEBOOK, chosen, fitting, in_kernel
 from .pace import IN_PLACE, LINE_BY_LINE, LONGEST, Pace, Waiting, pause
@@ -360,5 +360,4 @@ def _renew_after_fork() -> None:
         progress._renew()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_after_fork)
+at_fork(_renew_after_fork)

@@ -7,11 +7,12 @@ which many of them change may use what was saved before.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from contextlib import suppress
 from typing import Protocol
+
+from ..forks import at_fork
 
 __all__ = ["INTERVAL", "Live", "Ticker"]
 
@@ -39,8 +40,7 @@ class Ticker:
     def __init__(self, interval: float = INTERVAL) -> None:
         self.interval = interval
         self._renew()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._renew)  # the child has no thread, and no front end to show to
+        at_fork(self._renew)  # the child has no thread, and no front end to show to
 
     def _renew(self) -> None:
         self._lock = threading.RLock()

@@ -14,12 +14,13 @@ a Condition would cost a kilobyte, so here each waiting thread sleeps at a gate,
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..forks import at_fork
 
 __all__ = [
     "OVER", "FutureState", "Waits", "adding_callback", "adding_gate", "cancelling", "ending", "passing_on", "pausing",
@@ -44,8 +45,7 @@ def _renew_locks_after_fork() -> None:
     _locks[:] = [threading.RLock() for _ in range(_LOCKS)]
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_locks_after_fork)
+at_fork(_renew_locks_after_fork)
 
 
 class Waits:

@@ -21,6 +21,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from ..forks import at_fork
+
 if TYPE_CHECKING:
     from ..gathering.crew import Crew
     from ..worker import RateLimitedWorker
@@ -366,9 +368,9 @@ def _after_fork_in_child() -> None:
     global _lock
     _lock = threading.RLock()
     _held.clear()
-    for worker in _all():
-        worker.reset_after_fork()
+    # All are usable before the first call ends: what is called back then may submit to any of them.
+    for end_inherited in [worker.reset_after_fork() for worker in _all()]:
+        end_inherited()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child, before=_before_fork, in_parent=_after_fork_in_parent, after_all_others=True)

@@ -23,6 +23,7 @@ from ..core.retry import RetryPolicy
 from ..core.size_classes import SizeClasses
 from ..engine import lifecycle
 from ..exceptions import WorkerStopped
+from ..forks import at_fork
 from ..options import CallOptions, split_limits
 from ..processors import Processor
 from .answers import RequestId, Told
@@ -368,5 +369,4 @@ def _after_fork_in_child() -> None:
         manager.reset_after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child)

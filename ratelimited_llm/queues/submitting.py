@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import threading
 import time
 import uuid
@@ -20,6 +19,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..exceptions import WorkerStopped
+from ..forks import at_fork
 from . import engine_for
 from .address import QueueAddress
 from .answer_store import AnswerStore
@@ -337,5 +337,4 @@ def _after_fork_in_child() -> None:
         queue._reset()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child)

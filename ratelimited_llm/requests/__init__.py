@@ -20,7 +20,6 @@ settings        what users say about one session, or about all
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from collections.abc import Iterable, Mapping
@@ -30,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import requests as _requests
 
 from ..books.status import Status
+from ..forks import at_fork
 from ..mirror import mirror
 from ..options import disabled
 from . import settings
@@ -131,8 +131,7 @@ def _after_fork_in_child() -> None:
     _lock = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child)
 
 mirror(__name__, _requests)
 __all__ += [_name for _name in dir(_requests) if _name[:1] != "_" and _name not in __all__]

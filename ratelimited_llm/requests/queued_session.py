@@ -7,7 +7,6 @@ time. So hooks, cookies, redirects and `elapsed` are made by requests, as always
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from urllib3.util import Timeout
 from ..conveniences import Conveniences
 from ..engine.jobs import in_call
 from ..engine.plain_answers import wants_answers
+from ..forks import at_fork
 from ..options import disabled
 from ..shared_workers import worker_for
 from .exchange import took
@@ -240,5 +240,4 @@ def _let_go(adapter: HTTPAdapter) -> None:
                         connection.sock.close()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..calls.transport import sensible_width
 from ..core.retry import RetryPolicy
+from ..forks import at_fork
 from ..runtime import JOURNAL_NAMES, OWN_NAMES, Runtime
 from .hosts import add_hosts, forget_hosts
 
@@ -97,5 +97,4 @@ def _after_fork_in_child() -> None:
     _lock = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child)

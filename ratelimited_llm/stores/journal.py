@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-import os
 import sqlite3
 import sys
 import threading
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from ..exceptions import JournalError
+from ..forks import at_fork
 from .journal_file import JournalFile
 from .journal_keys import Occurrences, call_key
 from .journal_opening import real_path
@@ -354,5 +354,4 @@ def _after_fork_in_child() -> None:
         journal._after_fork_in_child()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child)

@@ -40,6 +40,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ..forks import at_fork
 from .database import is_locked
 from .journal_commit import REST, GroupCommit, Trouble, Write
 from .journal_opening import open_for_reading, open_for_writing
@@ -340,8 +341,7 @@ def _after_fork_in_child() -> None:
         _torn.pop().after_fork_in_child(usable=False)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child, before=_before_fork, in_parent=_after_fork_in_parent)
 
 
 def _begin(writer: sqlite3.Connection, patience: float) -> None:

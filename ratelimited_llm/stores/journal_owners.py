@@ -14,6 +14,8 @@ import sys
 import threading
 from contextlib import suppress
 
+from ..forks import at_fork
+
 __all__ = ["Owners", "owners_of"]
 
 if sys.platform == "win32":
@@ -146,5 +148,4 @@ def _after_fork() -> None:
         owners._ours.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+at_fork(_after_fork)

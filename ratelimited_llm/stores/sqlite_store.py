@@ -22,6 +22,7 @@ from ..core.booking import Answer, Order
 from ..core.booking_bucket import finite
 from ..core.booking_pool import book, look
 from ..exceptions import SharedStoreLost
+from ..forks import at_fork
 from .control_lines import LIMIT, checked, control_of, facts_of, facts_text, wishes_of
 from .shared_store import Control, Member, PoolFacts
 from .sqlite_opening import default_path, identity, open_file, trouble
@@ -253,8 +254,7 @@ def _after_fork_in_child() -> None:
         store.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child, before=_before_fork, in_parent=_after_fork_in_parent)
 
 
 def _begin(connection: sqlite3.Connection) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..core.limiter import Survey
+from ..forks import at_fork
 from .meters import OTHER, Labels, Meter, Meters
 
 if TYPE_CHECKING:
@@ -189,5 +189,4 @@ def _after_fork_in_child() -> None:
             meter.reset()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import socketserver
 import threading
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from ..core.checks import text
+from ..forks import at_fork
 from .prometheus import client_library, register
 
 if TYPE_CHECKING:
@@ -122,5 +122,4 @@ def _after_fork_in_child() -> None:
     _servers.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child)

@@ -7,10 +7,11 @@ ended here, one after the other, with the moments that they ended at. The thread
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
+
+from ..forks import at_fork
 
 __all__ = ["SpanThread", "finish", "tell"]
 
@@ -93,5 +94,4 @@ def _after_fork_in_child() -> None:
     _thread_of_process = SpanThread()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child)

@@ -20,11 +20,6 @@ sys.path.insert(0, str(Path(__file__).parent))  # for calling.py: pytest imports
 from calling import call
 
 
-@pytest.fixture(scope="module", autouse=True)
-def modules(frozen):
-    """Sockets and clients are looked for after each test, so collections have to be quick."""
-
-
 @pytest.fixture(autouse=True)
 def clean(own_settings, monkeypatch):
     """Rests between attempts are short, and what a test forgot open is heard of in that test."""

@@ -19,8 +19,8 @@ STAY = (
 
 
 @pytest.fixture(scope="module", autouse=True)
-def modules(frozen, short_rests):
-    """Sockets and clients are looked for after each test, so collections have to be quick."""
+def modules(short_rests):
+    """No test waits for long after trouble."""
 
 
 @pytest.fixture(autouse=True)

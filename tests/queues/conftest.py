@@ -22,11 +22,6 @@ from ratelimited_llm.queues import submitting
 STAY = ("ratelimited-llm-worker-", "ratelimited-llm-sender-", "ratelimited-llm-progress")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def modules(frozen):
-    """Collections are quick."""
-
-
 @pytest.fixture(scope="session")
 def key_server():
     """One server for all tests that do not harm it."""

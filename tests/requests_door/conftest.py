@@ -22,11 +22,6 @@ def forget():
     shared_workers.forget()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def modules(frozen):
-    """Sockets and clients are looked for after each test, so collections have to be quick."""
-
-
 @pytest.fixture(autouse=True)
 def clean(own_settings):
     """What was said to all sessions is forgotten, and a socket that was forgotten open is heard of in its own test."""

@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # for reading.py: pytest imports
 
 
 @pytest.fixture(scope="module", autouse=True)
-def modules(frozen, short_rests):
-    """Clients are collected in some tests, so collections have to be quick."""
+def modules(short_rests):
+    """No test waits for long after trouble."""
 
 
 @pytest.fixture(autouse=True)

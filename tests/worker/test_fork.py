@@ -6,13 +6,16 @@ import multiprocessing
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 from forking import in_child
 
-from ratelimited_llm import RateLimitedExecutor, WorkerStopped
+from ratelimited_llm import RateLimitedExecutor, WorkerStopped, forks
+from ratelimited_llm.engine import lifecycle
 from ratelimited_llm.shared_workers import QueueSettings, worker_for
 
 pytestmark = [
@@ -136,15 +139,63 @@ def test_a_fork_while_real_threads_are_submitting_loses_nothing() -> None:
     executor.shutdown()
 
 
-def test_a_client_can_be_made_in_the_child() -> None:
-    """The registry of workers is usable, whatever thread of the parent was in it."""
-    from ratelimited_llm import shared_workers
+def test_whatever_lock_of_ours_a_thread_holds_the_child_has_none_of_it() -> None:
+    """Inherited futures end, with callbacks that make a worker and submit to it; and so does what comes after."""
+    busy, locks = Busy(), module_locks()
+    with futures_that_submit(busy) as submitted, held_by_a_thread(locks):
 
-    shared_workers._lock.acquire()
+        def check() -> None:
+            for future in busy.futures:
+                assert isinstance(future.exception(PATIENCE), WorkerStopped), future
+            assert [future.result(PATIENCE) for future in submitted] == [0] * len(busy.futures)
+            assert worker_for(QueueSettings(max_queue=3)) is not None
+
+        in_child(check)
+    assert len(locks) > 60
+    busy.end()
+
+
+def module_locks() -> list[Any]:
+    """The locks that modules of the package keep, by themselves or in lists."""
+    kinds, found = (type(threading.Lock()), type(threading.RLock())), []
+    for name, module in list(sys.modules.items()):
+        if name.startswith("ratelimited_llm"):
+            for value in vars(module).values():
+                found += [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, kinds)]
+    return list({id(lock): lock for lock in found}.values())
+
+
+@contextmanager
+def held_by_a_thread(locks: list[Any]) -> Iterator[None]:
+    """Another thread holds all of these within the block, but for the two that a fork waits for in the parent."""
+    holds, enough, waited_for = threading.Event(), threading.Event(), (forks._turn, lifecycle._lock)
+
+    def hold() -> None:
+        with ExitStack() as stack:
+            for lock in locks:
+                if lock not in waited_for:
+                    stack.enter_context(lock)
+            holds.set()
+            enough.wait(PATIENCE)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert holds.wait(PATIENCE)
     try:
-        in_child(lambda: worker_for(QueueSettings(max_queue=3)))
+        yield
     finally:
-        shared_workers._lock.release()
+        enough.set()
+        thread.join(PATIENCE)
+
+
+@contextmanager
+def futures_that_submit(busy: Busy) -> Iterator[list[Future[Any]]]:
+    """In the child of a fork, the end of each of these submits a call to another executor, idle until then."""
+    parent, submitted = os.getpid(), []
+    with RateLimitedExecutor() as other:
+        for future in busy.futures:
+            future.add_done_callback(lambda _: os.getpid() != parent and submitted.append(other.submit(int)))
+        yield submitted
 
 
 def _doubled(number: int) -> int:

@@ -6,11 +6,6 @@ import openai
 import pytest
 
 
-@pytest.fixture(scope="module", autouse=True)
-def modules(frozen):
-    """Sockets and clients are looked for after each test, so collections have to be quick."""
-
-
 @pytest.fixture
 def plain(simulator):
     """Make a plain client of OpenAI's SDK, which retries nothing; every one is closed at the end."""
