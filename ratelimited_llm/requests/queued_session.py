@@ -198,7 +198,16 @@ class Session(Conveniences[Any], _requests.Session):  # type: ignore[misc]
             return
         super().close()
         if self._queue_adapter is not None:
+            # requests would leave the sockets to the collector, and the traceback of a failed attempt keeps their pool.
+            pools = _pools(self._queue_adapter)
             self._queue_adapter.close()
+            for pool in pools:
+                pool.close()
+
+
+def _pools(adapter: HTTPAdapter) -> list[Any]:
+    managers = (adapter.poolmanager, *adapter.proxy_manager.values())
+    return [pool for manager in managers for pool in list(manager.pools._container.values())]
 
 
 def _check(timeout: Any) -> None:
@@ -232,12 +241,11 @@ def _after_fork_in_child() -> None:
 
 def _let_go(adapter: HTTPAdapter) -> None:
     """Close this process's copies of the idle sockets; nothing is said to the other end."""
-    for manager in (adapter.poolmanager, *adapter.proxy_manager.values()):
-        with suppress(Exception):
-            for pool in list(manager.pools._container.values()):
-                for connection in list(pool.pool.queue):
-                    with suppress(Exception):
-                        connection.sock.close()
+    with suppress(Exception):
+        for pool in _pools(adapter):
+            for connection in list(pool.pool.queue):
+                with suppress(Exception):
+                    connection.sock.close()
 
 
 at_fork(_after_fork_in_child)

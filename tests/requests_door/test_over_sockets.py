@@ -12,6 +12,7 @@ import pytest
 import requests as plain
 
 from ratelimited_llm import OpenAI, as_future, requests
+from ratelimited_llm.requests import queued_session
 from ratelimited_llm.simulator import Fault
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -243,6 +244,18 @@ def test_connections_are_used_again(simulator):
         answers = [requests.post(chat_at(provider), json=question()) for _ in range(5)]
         assert all(answers)
     assert provider.counters.connections <= 5
+
+
+def test_a_closed_session_has_no_open_socket_whoever_still_knows_its_connections(simulator):
+    """As the traceback of a failed attempt does, until the garbage is collected; and it can be used again."""
+    provider = simulator()
+    session = requests.Session(progress=False)
+    for _ in range(2):
+        assert session.post(chat_at(provider), json=question()).status_code == 200
+        (pool,) = queued_session._pools(session._queue_adapter)
+        (socket,) = [connection.sock for connection in pool.pool.queue if connection is not None]
+        session.close()
+        assert socket.fileno() == -1
 
 
 def test_a_burst_wider_than_requests_own_pool_keeps_its_connections(simulator, session, caplog):
