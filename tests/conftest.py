@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +47,21 @@ def cheap_starts(tmp_path_factory):
         environment.setenv("SSL_CERT_FILE", str(certificate))
         environment.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
         yield
+
+
+@pytest.fixture(scope="session")
+def warm_python(cheap_starts):
+    """The first words of a command that starts Python with OpenAI's SDK imported already: see warm.py."""
+    if not hasattr(os, "fork"):
+        yield [sys.executable]
+        return
+    script = str(Path(__file__).with_name("warm.py"))
+    with tempfile.TemporaryDirectory(prefix="warm-") as folder:  # short: the address of a socket has 108 bytes at most
+        address = os.path.join(folder, "python")
+        with subprocess.Popen([sys.executable, script, address], stdout=subprocess.PIPE) as server:
+            assert server.stdout.readline() == b"ready\n"
+            yield [sys.executable, "-SE", script, address]
+            server.terminate()
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,11 +20,11 @@ def test_there_are_examples() -> None:
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
-def test_example_runs_without_a_key_and_nothing_is_refused(script: Path) -> None:
+def test_example_runs_without_a_key_and_nothing_is_refused(script: Path, warm_python: list[str]) -> None:
     """The script ends well, prints something, writes nothing to stderr, and no call of it was refused."""
     with Simulator("openai", rpm=6_000, tpm=2_000_000, latency=0.05) as provider:
         done = subprocess.run(
-            [sys.executable, "-W", "error::ResourceWarning", str(script)],
+            [*warm_python, "-W", "error::ResourceWarning", str(script)],
             env={**os.environ, **provider.env()},
             capture_output=True,
             text=True,

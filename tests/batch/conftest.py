@@ -80,19 +80,23 @@ def files(tmp_path):
 
 
 @pytest.fixture
-def command():
-    """Start the command as a process of its own, against a provider; what still runs at the end is killed."""
+def command(warm_python):
+    """Start the command as a process of its own, against a provider; what still runs at the end is ended.
+
+    With `cold=True` it can be killed, too.
+    """
     running = []
 
-    def start(provider, *words, **options):
+    def start(provider, *words, cold=False, **options):
         env = {**os.environ, **(provider.env() if provider is not None else {})}
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        python = [sys.executable, "-W", "error::ResourceWarning", "-m", "ratelimited_llm", "batch"]
-        running.append(subprocess.Popen([*python, *map(str, words)], env=env, **pipes))
+        python = [sys.executable] if cold else warm_python
+        ours = ["-W", "error::ResourceWarning", "-m", "ratelimited_llm", "batch"]
+        running.append(subprocess.Popen([*python, *ours, *map(str, words)], env=env, **pipes))
         return running[-1]
 
     yield start
     for child in running:
         if child.poll() is None:
-            child.kill()
+            child.terminate()
         child.communicate()

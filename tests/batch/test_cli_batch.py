@@ -92,7 +92,7 @@ def test_kill_9_in_the_middle_loses_no_line_and_doubles_none(simulator, command,
     """And the same command does the rest; tried with many kills by hand."""
     files.calls(80)
     provider = simulator(latency=0.02)
-    child = command(provider, files.input, "-o", files.output, "-j", "4")
+    child = command(provider, files.input, "-o", files.output, "-j", "4", cold=True)
     wait_for(provider, 30)
     child.kill()
     child.wait()

@@ -43,14 +43,14 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for a
 
 
 @pytest.fixture
-def start(simulator):
+def start(simulator, warm_python):
     """Start a script beside a shell, as `python script.py; echo status`, and wait until some of its calls came."""
     children = []
 
     def run(script, **options):
         provider = simulator(answer="echo", **options)
         code = START + "print(os.getpid(), flush=True)\n" + textwrap.dedent(script)
-        command = ["bash", "-c", '"$0" -W error -c "$1"; echo "status $?"', sys.executable, code]
+        command = ["bash", "-c", '"$@"; echo "status $?"', "bash", *warm_python, "-W", "error", "-c", code]
         child = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
             env={**os.environ, **provider.env(), "PYTHONPATH": str(PACKAGE)},

@@ -6,7 +6,6 @@ import gc
 import json
 import os
 import subprocess
-import sys
 
 import openai
 import pytest
@@ -182,7 +181,7 @@ def test_many_streams_are_read_side_by_side(simulator, door):
     assert [words(stream).split()[1] for stream in reversed(streams)] == [str(i) for i in reversed(range(8))]
 
 
-def test_a_script_that_ends_with_an_unread_stream_ends(simulator):
+def test_a_script_that_ends_with_an_unread_stream_ends(simulator, warm_python):
     """Nobody will read it: what is open, and what opens while the queue drains, is not waited for."""
     provider = simulator(latency=0.05)
     script = """
@@ -194,7 +193,7 @@ next(iter(streams[0]))
 """
 
     def ends(script):
-        command, environ = [sys.executable, "-c", script], {**os.environ, **provider.env()}
+        command, environ = [*warm_python, "-c", script], {**os.environ, **provider.env()}
         return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=15)
 
     done = ends(script)

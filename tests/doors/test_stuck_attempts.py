@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import subprocess
-import sys
 import threading
 from types import SimpleNamespace
 
@@ -168,7 +167,7 @@ def test_calls_with_long_deadlines_are_not_kept_for_them(simulator, door):
     assert len(client._runtime.worker.engine._overdue) <= 64 + 2 * 60 + 1
 
 
-def test_a_script_does_not_wait_for_a_stuck_resolver_at_its_end():
+def test_a_script_does_not_wait_for_a_stuck_resolver_at_its_end(warm_python):
     """It ends as its calls have, though the name service would take an hour."""
     code = f"""
 import socket, time
@@ -186,6 +185,6 @@ try:
 except TimeoutError as error:
     print(type(error).__name__, flush=True)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*warm_python, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["RequestExpired"]
     assert done.returncode == 0, done.stderr

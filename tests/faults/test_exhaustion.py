@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +87,20 @@ def provider() -> Iterator[Simulator]:
         yield simulator
 
 
-def script(provider: Simulator, here: Path, body: str) -> list[Any]:
-    """Run this after `BEGIN`; answers what it said. It must end by itself, and well."""
-    text = f"FAULTS = {str(Path(__file__).parent)!r}" + BEGIN + body
-    ended = subprocess.run(
-        [sys.executable, "-c", text, provider.base_url, str(here)], capture_output=True, timeout=100,
-        env={**os.environ, "NO_PROXY": "127.0.0.1"}, check=False,
-    )  # fmt: skip
-    assert ended.returncode == 0, (ended.returncode, ended.stdout[-2000:], ended.stderr[-2000:])
-    return [json.loads(line) for line in ended.stdout.splitlines()]
+@pytest.fixture
+def outcomes(provider: Simulator, warm_python: list[str]) -> Callable[[Path, str], list[Any]]:
+    """Run a script after `BEGIN`, which may leave files here; answers what it said. It must end by itself, and well."""
+
+    def run(here: Path, body: str) -> list[Any]:
+        text = f"FAULTS = {str(Path(__file__).parent)!r}" + BEGIN + body
+        ended = subprocess.run(
+            [*warm_python, "-c", text, provider.base_url, str(here)], capture_output=True, timeout=100,
+            env={**os.environ, "NO_PROXY": "127.0.0.1"}, check=False,
+        )  # fmt: skip
+        assert ended.returncode == 0, (ended.returncode, ended.stdout[-2000:], ended.stderr[-2000:])
+        return [json.loads(line) for line in ended.stdout.splitlines()]
+
+    return run
 
 
 # -- threads and files ------------------------------------------------------------------------------------------------
@@ -137,12 +142,12 @@ say(left=open_files() - first)
 """
 
 
-def test_without_a_thread_or_a_file_every_call_ends_with_what_to_do_and_the_next_one_is_served(provider, tmp_path):
+def test_without_a_thread_or_a_file_every_call_ends_with_what_to_do_and_the_next_one_is_served(outcomes, tmp_path):
     """No door hangs; where the worker's thread is the only one it answers late, one by one; no file is left open.
 
     A connection that cannot be made is the SDK's own error. An event loop needs files of its own, so tasks have none.
     """
-    no_threads, again, one_thread, no_files, served, end = script(provider, tmp_path, THREADS_AND_FILES)
+    no_threads, again, one_thread, no_files, served, end = outcomes(tmp_path, THREADS_AND_FILES)
     assert list(no_threads) == DOORS
     assert {name for name, words in no_threads.items() if "ulimit -u" not in words} == set()
     assert again == one_thread == served == ANSWERED
@@ -216,14 +221,14 @@ with make_client(journal=None) as client:
 )
 
 
-def test_a_disk_that_is_full_or_read_only_stops_no_answer_and_loses_none(provider, small_disk):
+def test_a_disk_that_is_full_or_read_only_stops_no_answer_and_loses_none(outcomes, small_disk):
     """ENOSPC itself, for the journal and the shared budget. What could not be kept is kept when there is room again."""
-    early, fully, later, on_full, alone = script(provider, small_disk, FULL)
+    early, fully, later, on_full, alone = outcomes(small_disk, FULL)
     (small_disk / "filler").unlink()
     with Journal(small_disk / "run.db") as journal:
         assert journal.stats().answered == 12
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    on_read_only, read_only = script(provider, small_disk, READ_ONLY)
+    on_read_only, read_only = outcomes(small_disk, READ_ONLY)
     for name, found in (("early", early), ("fully", fully), ("later", later), ("alone", alone), ("read-", read_only)):
         assert found["told"] == [f"{name} {number} x" for number in range(4)]
     for name, found in (("other", on_full), ("third", on_read_only)):
@@ -254,10 +259,10 @@ for number in range(14):  # left to be drained at the end, of which a word is sa
 """
 
 
-def test_progress_and_logs_that_nobody_can_read_cost_no_answer(provider, tmp_path):
+def test_progress_and_logs_that_nobody_can_read_cost_no_answer(outcomes, provider, tmp_path):
     """Nor does the script end otherwise than it would have."""
     before = len(provider.log)
-    told = script(provider, tmp_path, NOWHERE_TO_WRITE)
+    told = outcomes(tmp_path, NOWHERE_TO_WRITE)
     for name, found in zip(("a full device", "a broken pipe", "nothing"), told, strict=True):
         assert found["told"] == [f"{name} {number}" for number in range(24)]
     assert sum(each.tag.startswith("drained") for each in provider.log[before:]) == 14

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections import Counter
 
 import pytest
@@ -107,11 +106,11 @@ else:
 
 
 @pytest.mark.parametrize("ends", ["_exit", "sys.exit", "as a script does"])
-def test_the_parent_gets_every_answer_once_and_the_child_its_own(tmp_path, ends):
+def test_the_parent_gets_every_answer_once_and_the_child_its_own(tmp_path, warm_python, ends):
     """One fork is in the middle of an event loop, one is not; futures, blocking calls, a stream and tasks are on."""
     with Simulator("openai", answer="echo", latency=(0.05, 0.3)) as provider:
         ended = subprocess.run(
-            [sys.executable, "-c", SCRIPT, provider.base_url, str(tmp_path / "run.db"), ends],
+            [*warm_python, "-c", SCRIPT, provider.base_url, str(tmp_path / "run.db"), ends],
             capture_output=True, text=True, timeout=90, env={**os.environ, "NO_PROXY": "127.0.0.1"}, check=False,
         )  # fmt: skip
         sent = Counter(each.tag for each in provider.log)
