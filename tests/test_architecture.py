@@ -7,8 +7,6 @@ import re
 import sys
 from pathlib import Path
 
-import pytest
-
 import ratelimited_llm
 
 PACKAGE = Path(ratelimited_llm.__file__).parent
@@ -28,40 +26,43 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@functools.cache
+def import_statements(path: Path) -> list[tuple[ast.Import | ast.ImportFrom, bool]]:
+    """Every import of a file, those inside of functions too, and whether it is for types alone."""
+    found: list[tuple[ast.Import | ast.ImportFrom, bool]] = []
+
+    def look_into(node: ast.AST, for_types: bool) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import | ast.ImportFrom):
+                found.append((child, for_types))
+            elif isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
+                typing = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
+                look_into(child, for_types or typing)
+
+    look_into(parsed(path), False)
+    return found
+
+
 def imports(path: Path, *, at_run_time: bool = False) -> set[tuple[str, int]]:
     """(module, level) of every import in a file; level is the number of leading dots."""
-    tree = parsed(path)
-    skipped = set()
-    if at_run_time:
-        for node in ast.walk(tree):
-            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-                skipped.update(ast.walk(node))
     found = set()
-    for node in ast.walk(tree):
-        if node in skipped:
+    for node, for_types in import_statements(path):
+        if for_types and at_run_time:
             continue
         if isinstance(node, ast.Import):
             found.update((alias.name, 0) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            if node.module is None:
-                found.update((alias.name, node.level) for alias in node.names)
-            else:
-                found.add((node.module, node.level))
+        elif node.module is None:
+            found.update((alias.name, node.level) for alias in node.names)
+        else:
+            found.add((node.module, node.level))
     return found
 
 
 def files_imported(path: Path) -> set[Path]:
     """The files of the package that a file needs at run time, sooner or later: those imported in functions too."""
-    tree = parsed(path)
-    typing = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        for inner in ast.walk(node)
-    }
     found = set()
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.ImportFrom) or node in typing:
+    for node, for_types in import_statements(path):
+        if for_types or not isinstance(node, ast.ImportFrom):
             continue
         if node.level:
             place = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
@@ -95,6 +96,18 @@ def part(path: Path) -> str:
     return relative.parts[0].removesuffix(".py")
 
 
+def files_of(room: str) -> list[Path]:
+    found = sorted((PACKAGE / room).glob("*.py"))
+    assert found
+    return found
+
+
+def outer_imports(path: Path, *, at_run_time: bool = False) -> set[str]:
+    """The packages that a file imports, of the standard library and of others."""
+    return {module.split(".")[0] for module, level in imports(path, at_run_time=at_run_time) if level == 0}
+
+
+@functools.cache
 def inner_imports(path: Path) -> set[str]:
     """The rooms that a file imports from, at run time."""
     here = path.relative_to(PACKAGE).parts
@@ -108,42 +121,36 @@ def inner_imports(path: Path) -> set[str]:
     return rooms
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "core").glob("*.py")), ids=lambda path: path.stem)
-def test_core_has_no_clock_no_thread_no_chance_and_no_io(path: Path) -> None:
+def test_core_has_no_clock_no_thread_no_chance_and_no_io() -> None:
     """Every file of the core is told the time, and imports nothing that could tell it."""
-    assert not {module.split(".")[0] for module, level in imports(path) if level == 0} & IMPURE
+    assert {path.name: found for path in files_of("core") if (found := outer_imports(path) & IMPURE)} == {}
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "core").glob("*.py")), ids=lambda path: path.stem)
-def test_core_imports_only_itself_and_the_exceptions(path: Path) -> None:
+def test_core_imports_only_itself_and_the_exceptions() -> None:
     """The core depends on nobody of the house, and on the standard library outside of it."""
-    assert inner_imports(path) <= {"core", "exceptions"}
-    outside = {module.split(".")[0] for module, level in imports(path) if level == 0}
-    assert outside <= set(sys.stdlib_module_names)
+    allowed = {"core", "exceptions"} | set(sys.stdlib_module_names)
+    found = {path.name: (inner_imports(path) | outer_imports(path)) - allowed for path in files_of("core")}
+    assert {name: foreign for name, foreign in found.items() if foreign} == {}
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "providers").glob("*.py")), ids=lambda path: path.stem)
-def test_dialects_are_pure_and_know_no_sdk(path: Path) -> None:
+def test_dialects_are_pure_and_know_no_sdk() -> None:
     """A dialect turns headers and bodies into values; it imports no SDK, no clock and no thread."""
-    outside = {module.split(".")[0] for module, level in imports(path) if level == 0}
-    assert not outside & (SDKS | {"threading", "time", "socket", "asyncio", "logging"})
-    assert inner_imports(path) <= {"core", "providers"}
+    impure = SDKS | {"threading", "time", "socket", "asyncio", "logging"}
+    for path in files_of("providers"):
+        assert not outer_imports(path) & impure, path
+        assert inner_imports(path) <= {"core", "providers"}, path
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_only_the_doors_import_an_sdk(path: Path) -> None:
+def test_only_the_doors_import_an_sdk() -> None:
     """An SDK is known to its own door, and to the demo, which runs the plain one beside ours."""
-    allowed = part(path) in DOORS or path == PACKAGE / "cli" / "demo.py"
-    outside = {module.split(".")[0] for module, level in imports(path, at_run_time=True) if level == 0}
-    assert allowed or not outside & SDKS
+    others = [path for path in FILES if part(path) not in DOORS and path != PACKAGE / "cli" / "demo.py"]
+    assert {path: sdks for path in others if (sdks := outer_imports(path, at_run_time=True) & SDKS)} == {}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_nobody_imports_a_door(path: Path) -> None:
+def test_nobody_imports_a_door() -> None:
     """Doors are for users: nothing of the house depends on one (but the command line, which is a user)."""
-    if part(path) in DOORS or part(path) in ("cli", "__init__"):
-        return
-    assert not inner_imports(path) & DOORS
+    others = [path for path in FILES if part(path) not in DOORS | {"cli", "__init__"}]
+    assert {path: doors for path in others if (doors := inner_imports(path) & DOORS)} == {}
 
 
 def test_no_file_needs_itself_to_run() -> None:

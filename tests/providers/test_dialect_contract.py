@@ -73,7 +73,7 @@ statuses = st.one_of(st.sampled_from([200, 400, 402, 408, 413, 429, 498, 500, 50
 
 
 # What is made up costs far more time than what is done with it: each example is shown to every dialect.
-plenty = settings(max_examples=200, deadline=None)
+plenty = settings(max_examples=60, deadline=None)  # for each of the dialects
 
 
 def assert_sane(outcome: Outcome) -> None:
@@ -162,13 +162,13 @@ def test_a_family_is_a_name_and_its_own_family(model):
             assert model.startswith(family), name
 
 
-@pytest.mark.parametrize("value", [3, None, 1.5, b"5", ["5"], {"a": 1}])
 @every_dialect
-def test_headers_that_are_no_text_are_ignored(dialect, value):
+def test_headers_that_are_no_text_are_ignored(dialect):
     """A test double's headers may hold anything."""
-    headers = dict.fromkeys(HEADERS, value)
-    assert dialect.readings(headers) == ()
-    assert dialect.classify(429, headers, b"").retry_after is None
+    for value in [3, None, 1.5, b"5", ["5"], {"a": 1}]:
+        headers = dict.fromkeys(HEADERS, value)
+        assert dialect.readings(headers) == (), value
+        assert dialect.classify(429, headers, b"").retry_after is None, value
 
 
 HUGE = [
@@ -181,12 +181,12 @@ HUGE = [
 
 
 @every_dialect
-@pytest.mark.parametrize("body", HUGE, ids=range(len(HUGE)))
-def test_a_huge_body_is_soon_done_with(dialect, body):
+def test_a_huge_body_is_soon_done_with(dialect):
     """No pattern backtracks and no decoder digs: the slowest takes milliseconds, a hang meets the suite's timeout."""
-    assert_sane(dialect.classify(429, {}, body))
-    assert_sane(dialect.classify(429, {}, body.decode("utf-8", "replace")))
-    assert_sane(dialect.classify_event({"message": body.decode("latin-1")}))
+    for body in HUGE:
+        assert_sane(dialect.classify(429, {}, body))
+        assert_sane(dialect.classify(429, {}, body.decode("utf-8", "replace")))
+        assert_sane(dialect.classify_event({"message": body.decode("latin-1")}))
 
 
 @every_dialect

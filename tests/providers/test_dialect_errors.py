@@ -257,12 +257,12 @@ def test_cerebras_queue_is_tried_again_though_it_says_not_to():
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 422, 451])
-@pytest.mark.parametrize("name", list(DIALECTS))
-def test_bad_requests_are_final(name, status):
+def test_bad_requests_are_final(status):
     """Words such as "rate limit" in a 400 change nothing."""
-    assert outcome(name, status, error("rate limit, try again in 5s", code="invalid_api_key")) == Outcome(
-        Kind.REJECTED, status=status, code="invalid_api_key"
-    )
+    final = Outcome(Kind.REJECTED, status=status, code="invalid_api_key")
+    for name in DIALECTS:
+        body = error("rate limit, try again in 5s", code="invalid_api_key")
+        assert outcome(name, status, body) == final, name
 
 
 @pytest.mark.parametrize(("status", "kind"), [(500, Kind.REJECTED), (429, Kind.REJECTED), (400, Kind.REJECTED)])
@@ -277,10 +277,10 @@ def test_a_provider_that_says_to_retry_is_believed():
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 304])
-@pytest.mark.parametrize("name", list(DIALECTS))
-def test_below_400_is_an_answer(name, status):
+def test_below_400_is_an_answer(status):
     """Nothing in its body makes an answer an error."""
-    assert outcome(name, status, limit(RPM_TEXT)) == Outcome(Kind.OK, status=status)
+    for name in DIALECTS:
+        assert outcome(name, status, limit(RPM_TEXT)) == Outcome(Kind.OK, status=status), name
 
 
 @pytest.mark.parametrize(

@@ -255,8 +255,7 @@ def test_readings_are_the_same_from_an_sdk_response(name, headers, expected):
 @pytest.mark.parametrize(
     "value", ["nan", "inf", "-5", "-1", "", "1e9", "٣", "0x10", "1_000", "9" * 10_000, "1,5", "+1"]
 )
-@pytest.mark.parametrize("name", list(DIALECTS))
-def test_a_limit_that_is_no_number_is_no_reading(name, value):
+def test_a_limit_that_is_no_number_is_no_reading(value):
     """What is not plain ASCII digits is not believed, however Python would read it."""
     headers = {
         f"{prefix}-{what}": value
@@ -265,7 +264,7 @@ def test_a_limit_that_is_no_number_is_no_reading(name, value):
     }
     headers |= {f"x-ratelimit-{part}": value for part in ("limit", "remaining", "reset")}
     headers |= {f"anthropic-ratelimit-{w}-{p}": value for w in ("requests", "tokens") for p in ("limit", "remaining")}
-    assert DIALECTS[name].readings(headers) == ()
+    assert {name: told for name, dialect in DIALECTS.items() if (told := dialect.readings(headers))} == {}
 
 
 @pytest.mark.parametrize(

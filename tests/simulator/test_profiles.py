@@ -152,11 +152,10 @@ def test_reservations_follow_the_provider(provider, held):
 
 
 @pytest.mark.parametrize("provider", sorted(PROFILES))
-@pytest.mark.parametrize("dimension", ["rpm", "rpd", "tpm", "tpd", "itpm", "otpm", "concurrency"])
-@pytest.mark.parametrize("too_large", [False, True])
-def test_every_refusal_can_be_written(provider, dimension, too_large):
+def test_every_refusal_can_be_written(provider):
     """No combination of provider and limit is without words."""
-    verdict = Verdict(False, dimension, 10, 10, 1, None, too_large)
-    problem = PROFILES[provider].refusal(verdict, "m")
-    assert problem.status in (413, 429)
-    assert problem.body
+    for dimension in ("rpm", "rpd", "tpm", "tpd", "itpm", "otpm", "concurrency"):
+        for too_large in (False, True):
+            problem = PROFILES[provider].refusal(Verdict(False, dimension, 10, 10, 1, None, too_large), "m")
+            assert problem.status in (413, 429), dimension
+            assert problem.body, dimension
