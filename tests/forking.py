@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import time
 from collections.abc import Callable
 
@@ -19,7 +20,7 @@ def in_child(check: Callable[[], object]) -> None:
     child = os.fork()
     if not child:
         code = 1
-        faulthandler.dump_traceback_later(0.9 * PATIENCE, file=2, exit=True)
+        faulthandler.register(signal.SIGUSR1, file=2)  # a dump after some time needs a thread, which no fork survives
         try:
             check()
             code = 0
@@ -34,6 +35,8 @@ def in_child(check: Callable[[], object]) -> None:
             assert status == 0
             return
         time.sleep(0.005)
-    os.kill(child, 9)
+    os.kill(child, signal.SIGUSR1)
+    time.sleep(0.2)
+    os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     pytest.fail("the child hung")

@@ -14,7 +14,7 @@ from ratelimited_llm.core.drift import Drift
 from ratelimited_llm.core.meter import AMBIGUITY, Meter
 from ratelimited_llm.core.running_sum import HISTORY, RunningSum
 
-thoroughly = settings(deadline=None, max_examples=150, derandomize=True)
+thoroughly = settings(deadline=None, max_examples=60, derandomize=True)
 
 
 def spend(meter: Meter, count: int, now: float, amount: float = 1.0) -> None:

@@ -95,7 +95,7 @@ def jain(shares: list[float]) -> float:
     return sum(shares) ** 2 / (len(shares) * sum(share * share for share in shares))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.integers(0, 2**32))
 def test_ten_tenants_one_flooding_share_alike(seed: int) -> None:
     """Whatever each tenant's calls cost, Jain's index of what they were served is at least 0.99."""
@@ -363,7 +363,7 @@ def test_who_is_next_is_asked_of_the_pools_that_changed_only(make: Numbers, monk
 ACTIONS = ["add", "add", "add", "next", "next", "defer", "back", "end", "drop", "expire"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_traffic_leaves_the_queue_exactly_once(data: st.DataObject) -> None:
     """Over random adds, sends, deferrals, put-backs, drops and expiries: order, counts and ends are right."""

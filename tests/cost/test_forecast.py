@@ -38,30 +38,30 @@ def fully(terms, costs):
 @pytest.fixture
 def small(monkeypatch):
     """Samples so small that the full simulation of what they stand for is quick."""
-    monkeypatch.setattr(module, "EXACT", 600)
-    monkeypatch.setattr(module, "SAMPLE", 600)
-    monkeypatch.setattr(module, "SHORT_CALLS", 600)
+    monkeypatch.setattr(module, "EXACT", 480)
+    monkeypatch.setattr(module, "SAMPLE", 480)
+    monkeypatch.setattr(module, "SHORT_CALLS", 480)
 
 
 RUNS = {
-    "rpm": (RateLimits(rpm=600), [cost()] * 1_500, {}),
-    "a low rpm, mostly extrapolated": (RateLimits(rpm=60), [cost()] * 1_500, {}),
-    "tpm": (RateLimits(tpm=60_000), [cost()] * 1_500, {}),
-    "a low tpm and a few very long prompts": (RateLimits(tpm=40_000), heavy(1_500), {}),
-    "rpm and tpm": (RateLimits(rpm=300, tpm=120_000), heavy(1_500), {}),
-    "the long ones last": (RateLimits(rpm=300, tpm=120_000), sorted(heavy(1_500), key=lambda c: c.expected), {}),
-    "a day's requests": (RateLimits(rpm=300, rpd=900), [cost()] * 1_500, {}),
-    "a day's tokens": (RateLimits(rpm=300, tpd=150_000), [cost()] * 1_500, {}),
-    "settled": (RateLimits(tpm=60_000), [cost(200, 200, 4_296)] * 1_500, {"charge": "settle"}),
-    "settled, of slow answers": (RateLimits(tpm=60_000), [cost(200, 200, 4_296)] * 1_500,
+    "rpm": (RateLimits(rpm=600), [cost()] * 1_200, {}),
+    "a low rpm, mostly extrapolated": (RateLimits(rpm=60), [cost()] * 1_200, {}),
+    "tpm": (RateLimits(tpm=60_000), [cost()] * 1_200, {}),
+    "a low tpm and a few very long prompts": (RateLimits(tpm=40_000), heavy(1_200), {}),
+    "rpm and tpm": (RateLimits(rpm=300, tpm=120_000), heavy(1_200), {}),
+    "the long ones last": (RateLimits(rpm=300, tpm=120_000), sorted(heavy(1_200), key=lambda c: c.expected), {}),
+    "a day's requests": (RateLimits(rpm=300, rpd=720), [cost()] * 1_200, {}),
+    "a day's tokens": (RateLimits(rpm=300, tpd=120_000), [cost()] * 1_200, {}),
+    "settled": (RateLimits(tpm=60_000), [cost(200, 200, 4_296)] * 1_200, {"charge": "settle"}),
+    "settled, of slow answers": (RateLimits(tpm=60_000), [cost(200, 200, 4_296)] * 1_200,
                                  {"charge": "settle", "latency": 5.0}),
-    "output charged as produced": (RateLimits(itpm=50_000, otpm=8_000), [cost()] * 1_500, {"charge": "actual"}),
-    "a rule to be found out": (RateLimits(tpm=60_000), [cost()] * 1_500, {"charge": None}),
-    "in flight": (RateLimits(max_concurrency=10), [cost()] * 1_500, {}),
-    "rpm and in flight": (RateLimits(rpm=600, max_concurrency=15), [cost()] * 1_500, {}),
-    "an interval": (RateLimits(min_interval=0.1), [cost()] * 1_500, {}),
-    "no burst": (RateLimits(rpm=600, burst=1), [cost()] * 1_500, {}),
-    "judged by ten seconds": (RateLimits(rpm=600), [cost()] * 1_500, {"smoothing": 10.0}),
+    "output charged as produced": (RateLimits(itpm=50_000, otpm=8_000), [cost()] * 1_200, {"charge": "actual"}),
+    "a rule to be found out": (RateLimits(tpm=60_000), [cost()] * 1_200, {"charge": None}),
+    "in flight": (RateLimits(max_concurrency=10), [cost()] * 1_200, {}),
+    "rpm and in flight": (RateLimits(rpm=600, max_concurrency=15), [cost()] * 1_200, {}),
+    "an interval": (RateLimits(min_interval=0.1), [cost()] * 1_200, {}),
+    "no burst": (RateLimits(rpm=600, burst=1), [cost()] * 1_200, {}),
+    "judged by ten seconds": (RateLimits(rpm=600), [cost()] * 1_200, {"smoothing": 10.0}),
 }  # fmt: skip
 
 
@@ -82,8 +82,8 @@ def test_a_small_run_is_simulated_exactly():
 
 
 def test_a_big_run_that_is_short_keeps_its_ramp(small, monkeypatch):
-    monkeypatch.setattr(module, "SHORT_CALLS", 5_000)
-    terms, costs = Terms(RateLimits(rpm=30_000)), [cost()] * 4_000
+    monkeypatch.setattr(module, "SHORT_CALLS", 2_000)
+    terms, costs = Terms(RateLimits(rpm=12_000)), [cost()] * 1_600
     assert forecast(terms, loaded(costs)).seconds == pytest.approx(fully(terms, costs), rel=0.02)
 
 

@@ -104,6 +104,7 @@ def test_ctrl_c_ends_a_script_within_seconds_and_tells_what_is_left(start, where
 def test_a_script_that_handles_ctrl_c_goes_on_with_its_client(start):
     """Nothing was cancelled behind its back."""
     script = """
+        client.gather([])  # what it imports is there, and not interrupted
         answers = many(80)
         try:
             print("waiting", flush=True)

@@ -226,25 +226,25 @@ def test_refusals_and_retries_are_counted_and_told(door, simulator):
 
 def test_thousands_of_pending_futures_are_shown_without_a_wait(door, simulator):
     client = door(OpenAI, simulator(latency=0.2), rpm=60, burst=1)
-    futures = [ask(client, "x") for _ in range(3_000)]
+    futures = [ask(client, "x") for _ in range(1_500)]
     began = time.thread_time()
     shown = [repr(future) for future in futures]
     used = time.thread_time() - began
     assert used < 1.0  # some 0.05 s
     assert max(map(len, shown)) <= 50
     queued = [text for text in shown if "queued" in text]
-    assert len(queued) > 2_900
+    assert len(queued) > 1_400
     wait_until(lambda: futures[-1].ratelimit.place)  # a count serves for half a second, and may not know it yet
-    assert re.fullmatch(r"<ResponseFuture queued 29\d\d/29\d\d ~\S+>", repr(futures[-1]))
+    assert re.fullmatch(r"<ResponseFuture queued 14\d\d/14\d\d ~\S+>", repr(futures[-1]))
     assert sum(future.done() for future in futures) < 100
-    assert client.cancel() > 2_900
+    assert client.cancel() > 1_400
     with pytest.raises(CancelledError):
         futures[-1].result()
 
 
 def test_a_status_is_told_quickly_while_thousands_wait(door, simulator):
     client = door(OpenAI, simulator(), rpm=60, burst=1)
-    for _ in range(2_000):
+    for _ in range(1_000):
         ask(client, "x")
     began = time.thread_time()
     for _ in range(20):

@@ -32,7 +32,7 @@ def test_the_table_holds(case: Case) -> None:
 
 
 @given(st.lists(moves, max_size=60))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_never_is_more_sent_than_a_provider_allows(traffic) -> None:
     """Whoever asks in whatever order, urgent or not: sent at its moment, everything fits into the provider's bucket."""
     state: dict[str, str] = {}
