@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-__all__ = ["in_child"]
+__all__ = ["in_child", "said_in_child"]
 
 PATIENCE = 10.0  # seconds
 
@@ -40,3 +40,22 @@ def in_child(check: Callable[[], object]) -> None:
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     pytest.fail("the child hung")
+
+
+def said_in_child(check: Callable[[], object]) -> str:
+    """Fork, and return what the check answers in the child, as text; errors come back as text too."""
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        signal.alarm(int(PATIENCE))  # whatever happens, it is gone then
+        try:
+            said = str(check())
+        except BaseException as error:
+            said = repr(error)
+        os.write(write, said.encode()[:4000])
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        said = pipe.read().decode()
+    os.waitpid(child, 0)
+    return said

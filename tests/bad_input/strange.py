@@ -18,6 +18,7 @@ from pathlib import Path
 
 import openai
 import pydantic
+from nested import cyclic, deep
 
 
 class Model(pydantic.BaseModel):
@@ -78,19 +79,6 @@ class BadMapping(Mapping):
 
     def __len__(self):
         return 1
-
-
-def cyclic():
-    body = {}
-    body["self"] = body
-    return body
-
-
-def deep(levels):
-    body = []
-    for _ in range(levels):
-        body = [body]
-    return body
 
 
 Pair = collections.namedtuple("Pair", "a b")

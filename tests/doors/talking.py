@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 import time
@@ -83,21 +82,3 @@ def wait_until(true, timeout=5.0):
     while not true():
         assert time.monotonic() < deadline, "it never became true"
         time.sleep(0.001)
-
-
-def in_child(check):
-    """Run `check` in a forked child and return what it answers, as text; errors come back as text too."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            answer = str(check())
-        except BaseException as error:
-            answer = repr(error)
-        os.write(write, answer.encode()[:4000])
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read, "rb") as pipe:
-        answer = pipe.read().decode()
-    os.waitpid(child, 0)
-    return answer

@@ -9,23 +9,10 @@ import groq
 import openai
 import pytest
 import requests as plain
+from nested import cyclic, deep
 from talking import Stub, ask, chat_body, text_of
 
 from ratelimited_llm import Anthropic, AsyncOpenAI, Groq, OpenAI, queued, requests
-
-
-def cyclic():
-    body = {}
-    body["self"] = body
-    return body
-
-
-def deep(levels):
-    body = []
-    for _ in range(levels):
-        body = [body]
-    return body
-
 
 CANNOT = {
     "nan": math.nan, "inf": [math.inf], "bytes": b"x", "set": {1}, "object": object(), "function": len,

@@ -6,6 +6,7 @@ import math
 
 import openai
 import pytest
+from nested import cyclic, deep
 from talking import ask, text_of
 
 from ratelimited_llm import OpenAI, RateLimits
@@ -63,25 +64,12 @@ def test_minus_one_is_no_limit(simulator, door):
     assert client._runtime.limits == RateLimits()
 
 
-def cyclic():
-    body = {}
-    body["self"] = body
-    return body
-
-
-def deep():
-    body = []
-    for _ in range(100_000):
-        body = [body]
-    return body
-
-
 @pytest.mark.parametrize(
     ("extra", "error"),
     [
         ({"x": math.nan}, ValueError), ({"x": math.inf}, ValueError), ({"x": b"bytes"}, TypeError),
         ({"x": {1, 2}}, TypeError), ({"x": object()}, TypeError), ({"x": "\ud800"}, ValueError),
-        (cyclic(), ValueError), ({"x": deep()}, ValueError),
+        (cyclic(), ValueError), ({"x": deep(100_000)}, ValueError),
     ],
     ids=["nan", "inf", "bytes", "set", "object", "surrogate", "cyclic", "deep"],
 )  # fmt: skip

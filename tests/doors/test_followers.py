@@ -10,7 +10,8 @@ from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
-from talking import ask, in_child, text_of, wait_until
+from forking import said_in_child
+from talking import ask, text_of, wait_until
 
 from ratelimited_llm import RequestExpired
 from ratelimited_llm.openai import OpenAI
@@ -144,7 +145,7 @@ def test_it_waits_no_longer_than_its_time(other, client, option, mode):
 def test_in_the_child_of_a_fork_it_has_ended(other, client):
     future = ask(client, "x")
     follows(client)
-    assert "WorkerStopped" in in_child(lambda: repr(future.exception(1)))
+    assert "WorkerStopped" in said_in_child(lambda: repr(future.exception(1)))
     assert future.cancel()
 
 

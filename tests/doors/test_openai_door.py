@@ -10,10 +10,11 @@ from concurrent.futures import CancelledError, Future, as_completed, wait
 import openai
 import pydantic
 import pytest
+from forking import said_in_child
 from openai.types import CreateEmbeddingResponse, ModerationCreateResponse
 from openai.types.chat import ChatCompletion, ParsedChatCompletion
 from openai.types.responses import Response
-from talking import Stub, ask, chat_body, in_child, text_of, wait_until
+from talking import Stub, ask, chat_body, text_of, wait_until
 
 from ratelimited_llm import BudgetExceeded, OpenAI, QueueFull, RequestExpired, WorkerStopped
 from ratelimited_llm import openai as door_module
@@ -558,7 +559,7 @@ def test_a_child_makes_its_own_calls(simulator, door):
     provider = simulator(answer="echo")
     client = door(OpenAI, provider)
     assert text_of(ask(client, "before")) == "before"
-    child = in_child(lambda: " ".join(text_of(ask(client, f"child-{i}")) for i in range(3)))
+    child = said_in_child(lambda: " ".join(text_of(ask(client, f"child-{i}")) for i in range(3)))
     assert child == "child-0 child-1 child-2"
     assert text_of(ask(client, "after")) == "after"
     assert provider.counters.connections == 2
@@ -570,7 +571,7 @@ def test_a_child_does_not_get_its_parents_answers(simulator, door):
     client = door(OpenAI, provider, rpm=1)
     assert ask(client, "first").id
     waiting = ask(client, "second")
-    assert in_child(lambda: waiting.result(timeout=5)).startswith("WorkerStopped(")
+    assert said_in_child(lambda: waiting.result(timeout=5)).startswith("WorkerStopped(")
     assert not waiting.done()
     assert waiting.cancel()
 

@@ -9,7 +9,8 @@ import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 
 import pytest
-from talking import ask, in_child, text_of, wait_until
+from forking import said_in_child
+from talking import ask, text_of, wait_until
 
 from ratelimited_llm.books import survey
 from ratelimited_llm.openai import OpenAI
@@ -121,7 +122,7 @@ def test_in_the_child_of_a_fork_the_parents_calls_are_over_and_its_own_count(doo
         status = client.status()
         return status.queued, status.in_flight, status.done - status.submitted, status.answered
 
-    assert in_child(check) == "(0, 0, 0, 1)"
+    assert said_in_child(check) == "(0, 0, 0, 1)"
     wait(futures)
     assert client.wait(1)
     assert is_settled(client).answered == 5

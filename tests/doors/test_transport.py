@@ -12,7 +12,8 @@ import anthropic
 import groq
 import openai
 import pytest
-from talking import Stub, ask, httpx_of, in_child
+from forking import said_in_child
+from talking import Stub, ask, httpx_of
 
 from ratelimited_llm import Anthropic, Groq, OpenAI
 from ratelimited_llm.calls.transport import PER_SHARD, ShardedTransport, widen
@@ -245,7 +246,7 @@ def test_a_child_does_not_use_its_parents_connections(simulator, make):
     widen(client._client)
     assert ask(client, "parent").id
     inherited = client._client._transport._pool
-    child = in_child(lambda: (ask(client, "child").id != "", client._client._transport._pool is inherited))
+    child = said_in_child(lambda: (ask(client, "child").id != "", client._client._transport._pool is inherited))
     assert child == "(True, False)"
     assert ask(client, "parent").id
     assert provider.counters.connections == 2

@@ -14,6 +14,7 @@ import anthropic
 import groq
 import openai
 import pytest
+from forking import said_in_child
 from servers import valkey_server
 from working import KNOWN, ask, job, text_of, wait_until
 
@@ -415,21 +416,8 @@ def test_a_forks_child_waits_for_its_own_calls_only(client):
     """The parent's calls are answered in the parent; the child submits and waits by itself."""
     assert text_of(ask(client, "warm")) == "warm"
     mine = ask(client, "parent's")
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        signal.alarm(10)  # whatever happens, it is gone then
-        said = "nothing"
-        try:
-            said = f"{type(mine.exception(5)).__name__} {text_of(ask(client, 'child'))}"
-        except BaseException as error:
-            said = repr(error)
-        os.write(write, said.encode()[:2000])
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read, "rb") as pipe:
-        assert pipe.read() == b"WorkerStopped child"
-    os.waitpid(child, 0)
+    said = said_in_child(lambda: f"{type(mine.exception(5)).__name__} {text_of(ask(client, 'child'))}")
+    assert said == "WorkerStopped child"
     assert text_of(mine) == "parent's"
 
 

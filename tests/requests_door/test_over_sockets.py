@@ -1,7 +1,6 @@
 """Raw requests over real connections to the simulator: the promise of the door, its limits, its streams, its ends."""
 
 import gc
-import os
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ from ratelimited_llm.simulator import Fault
 
 sys.path.insert(0, str(Path(__file__).parent))
 from asking import KEY, question, text_of
+from forking import said_in_child
 
 
 def chat_at(provider):
@@ -282,20 +282,7 @@ def test_the_child_of_a_fork_has_connections_of_its_own(simulator):
     """It would read the parent's answers otherwise."""
     provider = simulator()
     assert requests.post(chat_at(provider), json=question()).ok
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            said = text_of(requests.post(chat_at(provider), json=question("child")))
-        except BaseException as error:
-            said = repr(error)
-        os.write(write, said.encode()[:4000])
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read, "rb") as pipe:
-        said = pipe.read().decode()
-    os.waitpid(child, 0)
-    assert said == "child"
+    assert said_in_child(lambda: text_of(requests.post(chat_at(provider), json=question("child")))) == "child"
     assert text_of(requests.post(chat_at(provider), json=question("parent"))) == "parent"
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
+import subprocess
 import threading
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +160,9 @@ journal.close()
 """
 
 
-def test_the_claim_of_a_killed_process_is_known_as_dead_at_once(path: Path) -> None:
-    """While it lives the call is elsewhere; when it is killed, who follows is told, and it is perhaps paid."""
+@contextmanager
+def claimed_elsewhere(path: Path) -> Iterator[tuple[subprocess.Popen[str], Journal, Told]]:
+    """A process that has claimed a call and waits for a line, and our journal, which follows it."""
     other = python(path, CLAIM_AND_WAIT)
     assert other.stdout is not None
     assert other.stdout.readline() == "claimed\n"
@@ -168,6 +171,12 @@ def test_the_claim_of_a_killed_process_is_known_as_dead_at_once(path: Path) -> N
         assert journal.enlist(key(1), 0)
         assert journal.claim(key(1), 0, lambda: b"") == Elsewhere()
         journal.follow(key(1), 0, told)
+        yield other, journal, told
+
+
+def test_the_claim_of_a_killed_process_is_known_as_dead_at_once(path: Path) -> None:
+    """While it lives the call is elsewhere; when it is killed, who follows is told, and it is perhaps paid."""
+    with claimed_elsewhere(path) as (other, journal, told):
         kill(other)
         assert told.wait() is None
         assert journal.claim(key(1), 0, lambda: b"") == Claimed(perhaps_paid=True)
@@ -175,14 +184,7 @@ def test_the_claim_of_a_killed_process_is_known_as_dead_at_once(path: Path) -> N
 
 def test_the_failure_of_a_call_elsewhere_is_told(path: Path) -> None:
     """And then it is free, and not perhaps paid."""
-    other = python(path, CLAIM_AND_WAIT)
-    assert other.stdout is not None
-    assert other.stdout.readline() == "claimed\n"
-    with Journal(path) as journal:
-        told = Told()
-        assert journal.enlist(key(1), 0)
-        assert journal.claim(key(1), 0, lambda: b"") == Elsewhere()
-        journal.follow(key(1), 0, told)
+    with claimed_elsewhere(path) as (other, journal, told):
         assert other.stdin is not None
         other.stdin.write("\n")
         other.stdin.flush()
