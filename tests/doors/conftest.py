@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ STAY = (
     "ratelimited-llm-sender-",
     "ratelimited-llm-progress",
 )  # they end by themselves when nothing comes
+PATIENCE = 5.0  # seconds that the others may take to notice that they are not needed any more
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,5 +31,13 @@ def clean(own_settings):
     before = set(threading.enumerate())
     yield
     gc.collect()  # what was forgotten open is heard of here, in the test that did it
+    end = time.monotonic() + PATIENCE
+    while (left := ours(before)) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert left == []
+
+
+def ours(before):
+    """The threads of ours that have come since, and have to go."""
     names = [thread.name for thread in set(threading.enumerate()) - before]
-    assert [name for name in names if name.startswith("ratelimited-llm-") and not name.startswith(STAY)] == []
+    return [name for name in names if name.startswith("ratelimited-llm-") and not name.startswith(STAY)]
