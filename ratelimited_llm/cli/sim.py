@@ -43,7 +43,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--provider", choices=PROVIDERS, default="openai", help="whose headers, errors and rules")
     add_limit_options(parser, "default: no such limit", amount)
     parser.add_argument("--concurrency", type=whole, metavar="N", help="calls in flight at once")
-    parser.add_argument("--period", type=seconds(0.001), default=60.0, metavar="S", help="seconds of a 'minute' (60)")
+    parser.add_argument(
+        "--period", type=seconds(0.001), default=60.0, metavar="S",
+        help="seconds of a 'minute' (60); clients take a minute for 60, and use less of a shorter one",
+    )  # fmt: skip
     parser.add_argument("--smooth", type=seconds(0.001), metavar="S", help="enforce minute limits over so many seconds")
     parser.add_argument("--window", choices=("bucket", "fixed", "sliding"), help="default: the provider's")
     parser.add_argument("--latency", type=span, default=0.2, metavar="S|LOW-HIGH", help="seconds per answer (0.2)")

@@ -46,11 +46,16 @@ def whole(name: str, value: object, least: int, or_none: str = "") -> int:
     """The value, when it is a whole number from `least` up.
 
     Raises:
-        ValueError: for everything else.
+        TypeError: it is no int.
+        ValueError: it is a smaller one.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be a whole number from {least} up{or_none}, not {value!r}")
-    return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value >= least:
+            return value
+        kind: type[Exception] = ValueError
+    else:
+        kind = TypeError
+    raise kind(f"{name} must be a whole number from {least} up{or_none}, not {value!r}")
 
 
 def text(name: str, value: object) -> str:

@@ -123,7 +123,7 @@ def test_embeddings_have_no_output():
         ({"latency": "2"}, TypeError),
         ({"latency": float("nan")}, ValueError),
         ({"output_tokens": -1}, ValueError),
-        ({"output_tokens": 1.5}, ValueError),
+        ({"output_tokens": 1.5}, TypeError),
         ({"concurrency": True}, TypeError),
         ({"limits": {"rpm": 5}}, TypeError),
         ({"prices": {"m": -1}}, TypeError),

@@ -350,7 +350,7 @@ def test_a_call_from_inside_a_call_is_not_refused_for_room() -> None:
 @pytest.mark.parametrize("options", [{"max_queue": 0}, {"max_queue": True}, {"max_queue_per_tenant": 1.5}])
 def test_a_cap_that_makes_no_sense_is_refused(options: dict[str, Any]) -> None:
     """By name, at once."""
-    with pytest.raises(ValueError, match=next(iter(options))):
+    with pytest.raises(ValueError if options == {"max_queue": 0} else TypeError, match=next(iter(options))):
         RateLimitedWorker(**options)
 
 
