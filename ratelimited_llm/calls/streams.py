@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from .journaled import Tape
 
 __all__ = ["StreamWatch"]
+
+DEEPEST = 30  # calls inside of each other that the end of a stream takes, and some more
 
 
 class StreamWatch:
@@ -104,12 +107,27 @@ class StreamWatch:
         """It is over; only the first time counts."""
         if self._reader == threading.get_ident():
             return  # the SDK closes the answer on its way out, with the error that `_observe` is about to see
+        if not _fits(DEEPEST):
+            # The collector came at the bottom of a recursion, where what follows would break off half way.
+            _thread.start_new_thread(self._end, ())
+            return
+        self._end()
+
+    def _end(self) -> None:
         with self._lock:
             ended, self._ended, self._tell = self._ended, None, None
             # A finalizer holds us until the stream is gone, and by its traceback the error would hold the stream.
             error, self._error = self._error, None
         if ended is not None:
             ended(self._usage, error)
+
+
+def _fits(calls: int) -> bool:
+    """Whether so many calls can be made inside of each other, here and now."""
+    try:
+        return calls == 0 or _fits(calls - 1)
+    except RecursionError:
+        return False
 
 
 @lru_cache(maxsize=16)

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import subprocess
+import sys
 
 import openai
 import pytest
@@ -90,6 +91,31 @@ def test_a_place_is_free_when_the_stream_is_forgotten(narrow):
     del stream, _
     gc.collect()
     assert text_of(ask(client, "next")) == "next"
+
+
+def test_a_stream_that_is_forgotten_at_the_bottom_of_a_recursion_gives_its_place_back(narrow, monkeypatch):
+    """From where even the SDK cannot close it any more, and says so, as it does by itself."""
+    client, _ = narrow
+    monkeypatch.setattr(sys, "unraisablehook", lambda error: None)
+
+    def forget(streams, calls):
+        if calls:
+            forget(streams, calls - 1)
+        else:
+            streams.clear()
+            gc.collect()
+
+    def room():
+        try:
+            return 1 + room()
+        except RecursionError:
+            return 0
+
+    for left in range(6, 16):
+        streams = [ask(client, "word " * 200, stream=True)]
+        streams[0].result()
+        forget(streams, room() - left)
+        assert text_of(ask(client, "next")) == "next"
 
 
 def test_a_stream_that_nobody_touched_gives_its_place_back(narrow):
