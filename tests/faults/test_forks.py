@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -105,6 +106,30 @@ else:
 """
 
 
+# What httpx does when a stream is closed, here of a generator that the interpreter itself closes at its very end.
+CLOSED_LAST = """
+import datetime, gc
+def stream(told):
+    try:
+        yield
+    finally:
+        told(seconds=1.5)
+opened = [stream(datetime.timedelta)]
+next(opened[0])
+opened.append(opened)
+gc.disable()
+del opened
+"""
+
+
+@pytest.fixture
+def end_of_interpreter(ends):
+    """Python 3.13.0 has taken its datetime down by then, and crashes: no child that holds a stream ends well there."""
+    if ends != "_exit" and subprocess.run([sys.executable, "-c", CLOSED_LAST], check=False).returncode < 0:
+        pytest.skip("this Python crashes at its end when a generator is left that needs datetime to be closed")
+
+
+@pytest.mark.usefixtures("end_of_interpreter")
 @pytest.mark.parametrize("ends", ["_exit", "sys.exit", "as a script does"])
 def test_the_parent_gets_every_answer_once_and_the_child_its_own(tmp_path, warm_python, ends):
     """One fork is in the middle of an event loop, one is not; futures, blocking calls, a stream and tasks are on."""
