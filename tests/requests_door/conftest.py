@@ -9,6 +9,7 @@ import pytest
 import responses as responses_library
 
 from ratelimited_llm import requests, shared_workers
+from ratelimited_llm.core import pause
 from ratelimited_llm.requests import settings
 
 
@@ -38,8 +39,9 @@ def provider_options():
 
 @pytest.fixture
 def no_rest(monkeypatch):
-    """A back-off has full jitter; here it is the shortest."""
+    """A back-off has full jitter; here it is the shortest. In an outage the next call goes first almost at once."""
     monkeypatch.setattr(random, "random", lambda: 0.0)
+    monkeypatch.setattr(pause, "LONGEST_PAUSE", 0.02)
 
 
 @pytest.fixture
