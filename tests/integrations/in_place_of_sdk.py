@@ -8,6 +8,10 @@ From the unpacked sdist of the SDK, with its test requirements installed, once p
         python -m pytest -p in_place_of_sdk -p stand_in tests            # and with RATELIMITED_LLM_MODE=future
     python /path/to/ratelimited_llm/tests/integrations/stand_in.py plain.json blocking.json
 
+The async clients are in place in each of the runs, and `stand_in` counts the tests that go through them in a line of
+their own. They know no mode (to `await` is to wait), so their line of one run is enough. To run a part, name it after
+`tests` as pytest is told it (`--ignore=tests/api_resources/admin`), and the same in each run.
+
 In blocking mode, and of the async clients, all has to pass that passes plain; in future mode all but what expects
 an error, or looks at what the server saw, before it touches the answer.
 """
@@ -18,7 +22,7 @@ import importlib
 import sys
 from types import ModuleType
 
-from ratelimited_llm.client import QueuedClient
+from ratelimited_llm.seam import Seam
 
 # Where users import the clients from. The SDKs' own modules (`openai._client`, ...) keep theirs, as they do in life:
 # they compare with them by identity.
@@ -52,6 +56,7 @@ def pytest_report_header() -> str:
         f"{place}.{name}"
         for place in (place for places in _PLACES.values() for place in places)
         for name, value in vars(sys.modules.get(place, ModuleType(""))).items()
-        if isinstance(value, type) and issubclass(value, QueuedClient)
+        # Not isinstance: to ask `openai.chat` for its class makes the module client.
+        if issubclass(type(value), type) and issubclass(value, Seam)
     )
     return f"ratelimited_llm in place of {', '.join(clients)}"

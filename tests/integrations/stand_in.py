@@ -3,7 +3,7 @@
 Most of an SDK's tests ask a mock of its API, whose specification is not in its sdist. This one answers each request
 with the smallest body that the type of the answer allows. How to run it is told in `in_place_of_sdk`. Afterwards
 
-    python tests/doors/stand_in.py plain.json ours.json
+    python tests/integrations/stand_in.py plain.json ours.json
 
 counts, of the tests that go through `request()` and pass with the plain client, those that pass with ours.
 """
