@@ -136,7 +136,9 @@ class QueuedCall(SDKCall):
         raw = raw_form(self.options)
         if raw is not None:
             return raw_class(type(self.client)._sdk, raw)
-        return self.stream_cls if self.stream else self.cast_to
+        if not self.stream:
+            return self.cast_to
+        return self.stream_cls or getattr(self.client, "_default_stream_cls", None)
 
     def in_own_thread(self) -> Any:
         """Wait for its turn, send it in this thread, and return the SDK's plain object."""

@@ -82,6 +82,15 @@ def test_a_place_is_free_when_the_stream_is_closed(narrow, end):
     wait_until(lambda: is_free(client))
 
 
+def test_a_stream_that_is_asked_for_by_its_path_alone_is_the_clients_stream(narrow):
+    """`client.post` without a `stream_cls`: the SDK takes its client's own, and so does the future at once."""
+    client, _ = narrow
+    body = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "stream": True}
+    stream = client.post("/chat/completions", cast_to=object, body=body, stream=True)
+    assert isinstance(stream, openai.Stream)
+    assert len(list(stream)) > 1
+
+
 def test_a_place_is_free_when_the_stream_is_forgotten(narrow):
     """Left after `break` and collected, without a close."""
     client, _ = narrow
