@@ -270,12 +270,13 @@ class Simulator:
         )
         started.set_result(server.sockets[0].getsockname()[1])
         await self._stop.wait()
+        # Whoever was accepted just now has a task, which needs a server that is not closed yet.
+        while len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0)
         server.close()
-        # Whoever was accepted just now has a task, and is in the set some turns of the loop later; each leaves it in
-        # connection_lost, one turn after its end.
-        while connections or len(asyncio.all_tasks()) > 1:
-            for connection in list(connections):
-                connection.abort()
+        for connection in list(connections):
+            connection.abort()
+        while connections:  # each leaves the set in connection_lost, one turn of the loop later
             await asyncio.sleep(0)
         await server.wait_closed()
 

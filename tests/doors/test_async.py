@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import itertools
 import threading
 import time
 
@@ -328,8 +327,9 @@ def test_a_worker_runs_coroutine_functions_within_its_limits():
         worker = AsyncRateLimitedWorker(min_interval=0.02)
         return await worker.map(work, range(6))
 
+    began = time.monotonic()
     assert run(main) == [0, 2, 4, 6, 8, 10]
-    assert min(later - earlier for earlier, later in itertools.pairwise(started)) >= 0.015
+    assert [number for number, at in enumerate(started) if at < began + 0.02 * number] == []
 
 
 def test_a_worker_retries_what_it_was_told_to_and_raises_the_rest():
@@ -359,7 +359,7 @@ def test_a_worker_retries_what_it_was_told_to_and_raises_the_rest():
 @pytest.mark.parametrize("tokens", [-1, 1.5, True, "many"])
 def test_a_worker_refuses_tokens_that_are_none(tokens):
     async def main():
-        with pytest.raises(ValueError, match="tokens"):
+        with pytest.raises(ValueError if tokens == -1 else TypeError, match="tokens"):
             await AsyncRateLimitedWorker(tpm=100).run(asyncio.sleep, 0, tokens=tokens)
 
     run(main)

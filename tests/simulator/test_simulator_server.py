@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import http.client
 import json
 import socket
@@ -271,3 +272,17 @@ def test_env_points_all_sdks_here():
                 ask(client)
             c.messages.create(model="m", max_tokens=3, messages=HELLO)
         assert simulator.counters.answered == 4
+
+
+def test_a_connection_that_comes_as_it_stops_is_dropped_like_the_others(caplog):
+    """Accepted in the very turn of the loop in which the server is told to stop."""
+    provider = Simulator().start()
+    busy = threading.Event()
+    provider._loop.call_soon_threadsafe(lambda: (busy.set(), time.sleep(0.1)))
+    assert busy.wait(5)
+    with socket.create_connection(("127.0.0.1", provider.port)) as client:
+        provider.stop()
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+    gc.collect()  # a transport that was left open is heard of here
+    assert caplog.records == []
