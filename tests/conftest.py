@@ -33,6 +33,18 @@ def pytest_xdist_auto_num_workers():
     return (os.cpu_count() or 1) + 1
 
 
+LONGEST = {
+    "test_campaign.py", "test_cli_batch.py", "test_examples.py", "test_exhaustion.py", "test_forecast.py", "test_forks.py",
+    "test_headers.py", "test_interrupted_scripts.py", "test_kills.py", "test_notebooks.py", "test_policy.py",
+    "test_shared_queue.py", "test_stuck_attempts.py", "test_takeover.py",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take ten seconds and more come first, so that no process is alone with one in the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cheap_starts(tmp_path_factory):
     """Clients read one certificate instead of all that there are, and child processes keep what they have compiled.
