@@ -22,6 +22,8 @@ from ratelimited_llm.simulator import Simulator
 
 sys.path.insert(0, str(Path(__file__).parent))  # for servers.py and its like: pytest imports files without their folder
 
+sys.dont_write_bytecode = False  # to make the asserts of all tests talk takes ten seconds, in each process and each time
+
 FOREIGN = ("OPENAI_", "AZURE_OPENAI_", "GROQ_", "ANTHROPIC_", "RATELIMITED_LLM_", "REQUESTS_", "CURL_")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started with `&` by a script: so would be what tests start
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -34,9 +36,9 @@ def pytest_xdist_auto_num_workers():
 
 
 LONGEST = {
-    "test_campaign.py", "test_cli_batch.py", "test_examples.py", "test_exhaustion.py", "test_forecast.py", "test_forks.py",
-    "test_headers.py", "test_interrupted_scripts.py", "test_kills.py", "test_notebooks.py", "test_policy.py",
-    "test_shared_queue.py", "test_stuck_attempts.py", "test_takeover.py",
+    "test_campaign.py", "test_cli_batch.py", "test_examples.py", "test_exhaustion.py", "test_forecast.py",
+    "test_forks.py", "test_headers.py", "test_interrupted_scripts.py", "test_kills.py", "test_notebooks.py",
+    "test_policy.py", "test_shared_queue.py", "test_stuck_attempts.py", "test_takeover.py",
 }  # fmt: skip
 
 

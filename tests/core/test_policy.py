@@ -27,7 +27,7 @@ NONE = RateLimits()
 RPM = RateLimits(rpm=600)
 TOLD = ("everything", "headers", "wait", "seconds", "nothing")
 # Derandomized: the same cases in each run. New ones are looked for by hand, with more examples.
-thoroughly = settings(deadline=None, max_examples=40, derandomize=True)
+thoroughly = settings(deadline=None, max_examples=25, derandomize=True)
 
 
 def saturate(limits: RateLimits, provider: Enforcement, until: float, **options: Any) -> tuple[float, Run]:

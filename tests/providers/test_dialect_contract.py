@@ -73,7 +73,7 @@ statuses = st.one_of(st.sampled_from([200, 400, 402, 408, 413, 429, 498, 500, 50
 
 
 # What is made up costs far more time than what is done with it: each example is shown to every dialect.
-plenty = settings(max_examples=60, deadline=None)  # for each of the dialects
+plenty = settings(max_examples=40, deadline=None)  # for each of the dialects
 
 
 def assert_sane(outcome: Outcome) -> None:
