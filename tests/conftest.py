@@ -22,7 +22,7 @@ from ratelimited_llm.simulator import Simulator
 
 sys.path.insert(0, str(Path(__file__).parent))  # for servers.py and its like: pytest imports files without their folder
 
-sys.dont_write_bytecode = False  # to make the asserts of all tests talk takes ten seconds, in each process and each time
+sys.dont_write_bytecode = False  # making the asserts of all tests talk takes ten seconds, in each process and each time
 
 FOREIGN = ("OPENAI_", "AZURE_OPENAI_", "GROQ_", "ANTHROPIC_", "RATELIMITED_LLM_", "REQUESTS_", "CURL_")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started with `&` by a script: so would be what tests start
