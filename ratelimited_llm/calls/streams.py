@@ -6,6 +6,7 @@ import _thread
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -109,8 +110,9 @@ class StreamWatch:
             return  # the SDK closes the answer on its way out, with the error that `_observe` is about to see
         if not _fits(DEEPEST):
             # The collector came at the bottom of a recursion, where what follows would break off half way.
-            _thread.start_new_thread(self._end, ())
-            return
+            with suppress(RuntimeError):  # no thread can be started, so here at least some of it is tried
+                _thread.start_new_thread(self._end, ())
+                return
         self._end()
 
     def _end(self) -> None:

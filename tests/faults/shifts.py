@@ -24,7 +24,8 @@ from ratelimited_llm.core.limits import RateLimits
 from ratelimited_llm.core.request import QueuedRequest
 from ratelimited_llm.core.retry import RetryPolicy
 from ratelimited_llm.simulator import Enforcement
-from ratelimited_llm.testing import Call, _Simulation, call, simulate
+from ratelimited_llm.testing import Call, call, simulate
+from ratelimited_llm.testing.simulation import Simulation
 
 __all__ = ["CHANGES", "SLEEPS", "changed", "slept"]
 
@@ -128,7 +129,7 @@ SLEEPS: dict[str, Sleep] = {
 }  # fmt: skip
 
 
-class _Asleep(_Simulation):
+class _Asleep(Simulation):
     """The driver on a machine that sleeps: what was due meanwhile is overdue, if its clock tells it at all."""
 
     sleep: Sleep

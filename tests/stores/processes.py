@@ -15,7 +15,8 @@ from ratelimited_llm.core.limits import RateLimits
 from ratelimited_llm.core.request import Cost, Usage
 from ratelimited_llm.core.retry import RetryPolicy
 from ratelimited_llm.core.shared_pool import Asked, SharedPool
-from ratelimited_llm.testing import Call, Run, VirtualClock, _Simulation
+from ratelimited_llm.testing import Call, Run, VirtualClock
+from ratelimited_llm.testing.simulation import Simulation
 
 SOON = 0.05
 
@@ -99,7 +100,7 @@ def together(
 
     simulations, processes = [], []
     for number, calls in enumerate(traffic):
-        each = _Simulation(
+        each = Simulation(
             list(calls), make, provider, tells, latency, network, number, None, RetryPolicy(), None, None
         )  # fmt: skip
         process = OneProcess(store, f"process {number}")
