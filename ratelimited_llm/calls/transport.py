@@ -10,6 +10,7 @@ whatever else is not as the SDK makes it, are used as they are.
 
 from __future__ import annotations
 
+import _thread
 import math
 import sys
 import threading
@@ -94,13 +95,21 @@ def _settings(transport: Any) -> dict[str, Any] | None:
 
 
 class _Shard:
-    """One transport and the calls that are in flight through it."""
+    """One transport and the calls that are in flight through it.
 
-    __slots__ = ("in_flight", "transport")
+    Its pool gets a lock that can tell whose it is. The collector may come while a thread is at work in the pool, and
+    close an answer of the same pool in that thread: with the pool's own lock it would wait for itself for ever, and
+    with it everybody else.
+    """
+
+    __slots__ = ("in_flight", "lock", "transport")
 
     def __init__(self, transport: Any) -> None:
         self.transport = transport
         self.in_flight = 0
+        self.lock: Any = threading.RLock()
+        if hasattr(transport._pool, "_optional_thread_lock"):
+            transport._pool._optional_thread_lock = self.lock
 
 
 class ShardedTransport:
@@ -135,7 +144,9 @@ class ShardedTransport:
         # A response can be closed by the garbage collector, in the middle of anything, `_lock` included. So its end is
         # noted here, and counted by whoever has the lock next.
         self._left: deque[_Shard] = deque()
-        self._forgotten: deque[tuple[Any, _Shard]] = deque()  # answers that nobody read or closed
+        self._forgotten: deque[tuple[Any, _Shard, Any]] = deque()  # answers that nobody closed, and their chunks
+        # The chunks of those that are being read, by answer: so the collector does not find and close them by itself.
+        self._chunks: dict[int, Any] = {}
 
     @property
     def _pool(self) -> Any:
@@ -216,7 +227,7 @@ class ShardedTransport:
     def _close_forgotten(self) -> None:
         while self._forgotten:
             with suppress(IndexError):  # another thread was faster
-                stream, shard = self._forgotten.popleft()
+                stream, shard, _chunks = self._forgotten.popleft()
                 with suppress(Exception):
                     stream.close()
                 self._leave(shard)
@@ -239,15 +250,21 @@ class _Stream:
     def __init__(self, stream: Any, transport: ShardedTransport, shard: _Shard) -> None:
         self._stream = stream
         self._transport = transport
+        self._lock = shard.lock
         self._held = [shard]  # popped by the first who ends it: that is atomic
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._stream)
+        chunks = self._transport._chunks[id(self)] = iter(self._stream)
+        return chunks
 
     def close(self) -> None:
+        if self._lock._is_owned():  # this thread was interrupted at work in the pool
+            self._leave_to_others()
+            return
         try:
             self._stream.close()
         finally:
+            self._transport._chunks.pop(id(self), None)
             if self._held:
                 with suppress(IndexError):
                     self._transport._leave(self._held.pop())
@@ -255,8 +272,16 @@ class _Stream:
     def __del__(self) -> None:
         # Closing it here would take the pool's lock, which the thread that we interrupted may hold.
         if getattr(self, "_held", None):
-            with suppress(IndexError):
-                self._transport._forgotten.append((self._stream, self._held.pop()))
+            self._leave_to_others()
+        elif hasattr(self, "_transport"):
+            self._transport._chunks.pop(id(self), None)
+
+    def _leave_to_others(self) -> None:
+        transport = self._transport
+        with suppress(IndexError):
+            transport._forgotten.append((self._stream, self._held.pop(), transport._chunks.pop(id(self), None)))
+            with suppress(RuntimeError):  # where no thread can be started, the next call does it
+                _thread.start_new_thread(transport._close_forgotten, ())
 
 
 @lru_cache(maxsize=8)

@@ -13,7 +13,7 @@ import groq
 import openai
 import pytest
 from forking import said_in_child
-from talking import Stub, ask, httpx_of
+from talking import Stub, ask, httpx_of, wait_until
 
 from ratelimited_llm import Anthropic, Groq, OpenAI
 from ratelimited_llm.calls.transport import PER_SHARD, ShardedTransport, widen
@@ -250,6 +250,30 @@ def test_a_child_does_not_use_its_parents_connections(simulator, make):
     assert child == "(True, False)"
     assert ask(client, "parent").id
     assert provider.counters.connections == 2
+
+
+def stream_of(client):
+    ways = client.messages if isinstance(client, Anthropic) else client.chat.completions
+    words = [{"role": "user", "content": "word " * 200}]
+    return ways.create(model="m", max_tokens=500, messages=words, stream=True).result()
+
+
+@pytest.mark.parametrize("read", [0, 1])
+@pytest.mark.parametrize("cls", [OpenAI, Groq, Anthropic])
+def test_a_stream_that_is_collected_while_its_own_pool_is_at_work_blocks_nobody(simulator, door, cls, read):
+    """The collector may come in the middle of a pool's work, with the pool's lock in the hands of this very thread."""
+    client = door(cls, simulator(cls.__name__.lower(), answer="echo"))
+    stream = stream_of(client)
+    chunks = iter(stream)
+    for _ in range(read):
+        next(chunks)
+    pool = client._client._transport._pool
+    assert len(pool.connections) == 1
+    with pool._optional_thread_lock:
+        del stream, chunks
+        gc.collect()
+    wait_until(lambda: not client.status().in_flight and not pool.connections)
+    assert list(stream_of(client))
 
 
 def test_a_hundred_at_once_are_answered_over_shards(simulator, door):
