@@ -254,7 +254,8 @@ class _Stream:
         self._held = [shard]  # popped by the first who ends it: that is atomic
 
     def __iter__(self) -> Iterator[bytes]:
-        chunks = self._transport._chunks[id(self)] = iter(self._stream)
+        chunks: Iterator[bytes] = iter(self._stream)
+        self._transport._chunks[id(self)] = chunks
         return chunks
 
     def close(self) -> None:
