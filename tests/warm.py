@@ -2,8 +2,8 @@
 
 Importing an SDK is most of what a script of these tests costs. Here a server imports it once, and forks for each of
 them; our package is imported by each itself, as ever. Whoever starts `[*warm_python, "-c", code]` has a process that
-hands on its streams, environment, directory, SIGINT, SIGTERM and exit status. What needs more than that (SIGKILL, its
-process number, a traceback to the letter) is for a Python of its own.
+hands on its streams, environment, directory, SIGINT, SIGTERM and exit status; killed, it takes the script with it, a
+moment later. What needs more than that (its process number, a traceback to the letter) is for a Python of its own.
 
     python tests/warm.py ADDRESS                          the server, which says so when it is ready
     python tests/warm.py ADDRESS [-W FILTER] -c CODE ...  a script; also -m MODULE ... and FILE ...
@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from typing import Any
 
 HANDED_ON = (signal.SIGINT, signal.SIGTERM)
@@ -74,7 +75,10 @@ def serve(address: str) -> None:
     print("ready", flush=True)  # noqa: T201 - for whoever has started it
     scripts: dict[int, socket.socket] = {}
     while True:
-        readable, _, _ = select.select([listener, ended], [], [])
+        readable, _, _ = select.select([listener, ended, *scripts.values()], [], [])
+        for script, client in scripts.items():
+            if client in readable:  # nothing is ever said there: whoever asked was killed
+                os.kill(script, signal.SIGKILL)
         if ended in readable:
             ended.recv(4096)
             tell_who_has_ended(scripts)
@@ -91,7 +95,8 @@ def serve(address: str) -> None:
                 return run(wish, files)
             for file in files:
                 os.close(file)
-            client.sendall(script.to_bytes(4, "big"))
+            with suppress(OSError):  # killed meanwhile, and found so in the next round
+                client.sendall(script.to_bytes(4, "big"))
             scripts[script] = client
 
 
@@ -100,7 +105,7 @@ def tell_who_has_ended(scripts: dict[int, socket.socket]) -> None:
         script, status = os.waitpid(-1, os.WNOHANG)
         if not script:
             return
-        with scripts.pop(script) as client:
+        with scripts.pop(script) as client, suppress(OSError):  # it may be gone
             client.sendall(status.to_bytes(4, "big"))
 
 

@@ -211,14 +211,7 @@ class Engine(Steps):
         """Have every waiting call that `which` accepts cancelled; answers how many, when their futures know."""
         if self.thread is None or self._driver == threading.get_ident():
             return 0  # nothing was ever queued; or a finalizer in the middle of a step
-        gate = threading.Lock()
-        gate.acquire()
-        reply: list[int] = []
-        self.inbox.put((AFTER_ALL, self.sequence(), self.on_cancel_queued, None, (which, reply, gate)))
-        if self.thread is None:  # it ended just before
-            self._start_thread()
-        sleep_at(gate)
-        return reply[0]
+        return int(self._ask(self.on_cancel_queued, which))
 
     def hold(self, paused: bool) -> None:
         """Have nobody sent from now on, or go on; when this returns, it is so. After `close` there is no pause."""
@@ -233,13 +226,20 @@ class Engine(Steps):
         """The call that is next, with everything that was posted so far taken in; None when none waits."""
         if self.thread is None or self._driver == threading.get_ident():
             return None
+        return self._ask(self.on_first)
+
+    def _ask(self, handler: Handler, what: Any = None) -> Any:
+        """Leave a question and wait for the answer; raises what the handler answers with, if that is an error."""
         gate = threading.Lock()
         gate.acquire()
         reply: list[Any] = []
-        self.inbox.put((AFTER_ALL, self.sequence(), self.on_first, None, (reply, gate)))
-        if self.thread is None:  # it ended just before
-            self._start_thread()
+        self.inbox.put((AFTER_ALL, self.sequence(), handler, None, (what, reply, gate)))
+        if self.thread is None:  # it ended just before, since nothing was left; and a script's end can start none
+            with self.core:
+                self._turn()
         sleep_at(gate)
+        if isinstance(reply[0], Exception):
+            raise reply[0]
         return reply[0]
 
     def close(self, *, final: bool) -> None:

@@ -276,9 +276,14 @@ class Steps:
         if not self.machine.failed(job, feedback, now, policy, random.random()):
             self._give_up(job, error)
 
-    def on_cancel_queued(self, job: None, what: tuple[Callable[[Any], bool], list[int], Any], now: float) -> None:
+    def on_cancel_queued(self, job: None, what: tuple[Callable[[Any], bool], list[Any], Any], now: float) -> None:
         which, reply, gate = what
-        dropped = cast("list[Job]", self.machine.scheduler.drop_all(which))
+        try:
+            dropped = cast("list[Job]", self.machine.scheduler.drop_all(which))
+        except Exception as fault:  # of whoever asks: nothing is dropped
+            reply.append(fault)
+            gate.release()
+            return
         given_up: list[tuple[Job, BaseException]] = []
         for each in dropped:
             if self.admission is not None:
@@ -287,7 +292,10 @@ class Steps:
             given_up.append((each, error))
         self.lost.update(dropped)
         reply.append(len(dropped))
-        self.senders.run(partial(self._end, given_up, gate))
+        if dropped:
+            self.senders.run(partial(self._end, given_up, gate))
+        else:  # nobody to call back, and perhaps no thread any more, which the end of the last call would bring
+            gate.release()
 
     def on_hold(self, job: None, paused: bool, now: float) -> None:
         self.machine.scheduler.paused = paused
@@ -295,9 +303,11 @@ class Steps:
     def on_freed(self, job: None, pool: Any, now: float) -> None:
         self.machine.scheduler.release(pool)
 
-    def on_first(self, job: None, what: tuple[list[Any], Any], now: float) -> None:
-        reply, gate = what
+    def on_first(self, job: None, what: tuple[None, list[Any], Any], now: float) -> None:
+        _, reply, gate = what
         try:
             reply.append(self.machine.scheduler.peek(now))
+        except Exception as error:
+            reply.append(error)
         finally:
             gate.release()

@@ -1,7 +1,10 @@
 """The thread that ends spans: what an exporter does with one, and how long it takes, is no call's affair.
 
 A processor that exports at once (OpenTelemetry's simple one) talks to its collector while a span ends. So spans are
-ended here, one after the other, with the moments that they ended at. The thread is there while there are spans to end.
+ended here, one after the other, with the moments that they ended at.
+
+The thread is there from the first call that is traced, and stays: calls end while their script does, and then no thread
+can be started any more (Python 3.12).
 """
 
 from __future__ import annotations
@@ -9,14 +12,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 
 from ..forks import at_fork
 
-__all__ = ["SpanThread", "finish", "tell"]
+__all__ = ["SpanThread", "finish", "prepare", "tell"]
 
 MOST = 8_192  # spans that wait: four times what OpenTelemetry's batch processor keeps before it drops
-IDLE = 0.5  # seconds without work after which the thread ends
 LAST_WORDS = 2.0  # seconds that the end of a script waits for an exporter
 
 _log = logging.getLogger("ratelimited_llm.metrics")
@@ -35,16 +37,28 @@ class SpanThread:
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
 
+    def prepare(self) -> None:
+        """Have the thread, for what is to be told later; where none can be started, whoever tells next tries again."""
+        if self._thread is not None:
+            return
+        with self._lock:
+            if self._thread is None:
+                self._thread = thread = threading.Thread(target=self._work, name="ratelimited-llm-spans", daemon=True)
+                try:
+                    thread.start()
+                except BaseException as error:
+                    if not thread.is_alive():
+                        self._thread = None
+                    if not isinstance(error, RuntimeError):
+                        raise
+
     def tell(self, what: Callable[[], None]) -> None:
         """Have it done soon; returns at once, and drops it when too much waits. Not for finalizers."""
         if self._todo.qsize() >= MOST:
             self._drop()
             return
         self._todo.put(what)
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="ratelimited-llm-spans", daemon=True)
-                self._thread.start()
+        self.prepare()
 
     def _drop(self) -> None:
         self.dropped += 1
@@ -56,27 +70,25 @@ class SpanThread:
 
     def _work(self) -> None:
         while True:
-            try:
-                what = self._todo.get(timeout=IDLE)
-            except Empty:
-                with self._lock:  # who tells something looks for the thread afterwards
-                    if self._todo.empty():
-                        self._thread = None
-                        return
-                continue
+            what = self._todo.get()
             what()
             del what
 
     def finish(self, seconds: float = LAST_WORDS) -> bool:
         """Block until all is done, at most so many seconds; True when it is."""
-        done = threading.Event()
         if self._thread is None:
-            return True
+            return self._todo.empty()
+        done = threading.Event()
         self._todo.put(done.set)
         return done.wait(seconds)
 
 
 _thread_of_process = SpanThread()
+
+
+def prepare() -> None:
+    """Have the thread of this process; see `SpanThread.prepare`."""
+    _thread_of_process.prepare()
 
 
 def tell(what: Callable[[], None]) -> None:

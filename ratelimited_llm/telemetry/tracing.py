@@ -19,7 +19,7 @@ from .genai import FUNCTION, RESPONSE_MODEL, Attributes, call_attributes, read_a
 from .listening import Listener, listener
 from .prometheus import priority_name
 from .reasons import error_type, reason_of
-from .span_thread import tell
+from .span_thread import prepare, tell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,6 +73,8 @@ def new_trace() -> CallTrace | None:
 def _begin(heard: Listener) -> CallTrace:
     from opentelemetry import context
 
+    if heard.tracer is not None:
+        prepare()
     return CallTrace(heard, context.get_current())
 
 

@@ -134,13 +134,31 @@ def test_a_script_ends_though_its_exporter_hangs():
 
 
 def test_the_last_spans_of_a_script_are_told_before_their_provider_is_shut_down():
-    """Those of calls that the script leaves to the drain at its end, too."""
+    """Those of calls that the script leaves to the drain at its end, too, when no thread can be started any more."""
     code = """
     Exporter.seconds = 0.01
     executor = RateLimitedExecutor(max_concurrency=2)
-    futures = [executor.submit(time.sleep, 0.01) for _ in range(20)]
+    futures = [executor.submit(time.sleep, seconds) for seconds in [0.5] * 2 + [0.01] * 18]
     """
     assert run(code) == ["told", "20"]
+
+
+def test_spans_that_no_thread_could_be_had_for_are_told_by_the_next_that_can(monkeypatch):
+    """A process at its limit of threads owes them, and tells them in order."""
+    spans, told = span_thread.SpanThread(), []
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as at_the_limit:
+        at_the_limit.setattr(threading.Thread, "start", refuse)
+        spans.prepare()
+        spans.tell(lambda: told.append(1))
+        assert not spans.finish()
+    assert not told
+    spans.tell(lambda: told.append(2))
+    assert spans.finish(60)
+    assert told == [1, 2]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")

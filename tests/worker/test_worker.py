@@ -6,6 +6,7 @@ import gc
 import math
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, wait
@@ -206,6 +207,63 @@ def test_cancelling_the_queue_leaves_what_was_sent(worker: RateLimitedWorker) ->
     assert all(future.cancelled() for future in waiting)
     gate.go.set()
     assert first.result(PATIENCE) == "sent"
+
+
+def test_a_question_that_cannot_be_answered_raises_at_whoever_asks(worker: RateLimitedWorker) -> None:
+    """Nothing is cancelled then, and the queue goes on."""
+    pool, gate = Pool(max_concurrency=1), Gate("sent")
+    submit(worker, pool, gate)
+    assert gate.begun.wait(PATIENCE)
+    second = submit(worker, pool, 2)
+    with pytest.raises(ZeroDivisionError):
+        worker.cancel_queued(lambda job: bool(1 / 0))
+    gate.go.set()
+    assert second.result(PATIENCE) == 2
+
+
+def test_to_cancel_an_empty_queue_takes_no_sending_thread(
+    worker: RateLimitedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of a script asks for that last, when its threads are about to go and none can be started."""
+    assert submit(worker, Pool(), 1).result(PATIENCE) == 1
+    assert worker.wait(PATIENCE)
+    engine, told = worker.engine, queue.SimpleQueue[int]()
+    engine.senders.dismiss()
+    for thread in list(engine.senders.threads):
+        thread.join(PATIENCE)
+    monkeypatch.setattr(engine.senders, "_start", lambda work=None: False)
+    with engine.core:  # so the worker's thread finds the question and the end in one turn
+        engine.close(final=True)
+        asking = threading.Thread(target=lambda: told.put(worker.cancel_queued()), daemon=True)
+        asking.start()
+        while not engine.inbox.queue:
+            time.sleep(0.001)
+    assert told.get(timeout=PATIENCE) == 0
+    asking.join(PATIENCE)
+
+
+def test_whoever_asks_a_worker_whose_thread_has_just_ended_is_answered(
+    worker: RateLimitedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no thread is started for it, since none can be where a script ends."""
+    engine = worker.engine
+    put = engine.inbox.put
+
+    def too_late(*message: Any) -> None:
+        thread = engine.thread
+        engine.close(final=True)
+        if thread is not None:
+            thread.join(PATIENCE)
+        monkeypatch.setattr(threading.Thread, "start", refused)
+        put(*message)
+
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    assert submit(worker, Pool(), 1).result(PATIENCE) == 1
+    assert worker.wait(PATIENCE)
+    monkeypatch.setattr(engine.inbox, "put", too_late)
+    assert worker.cancel_queued() == 0
 
 
 def test_ten_thousand_cancelled_calls_start_no_thread_each(worker: RateLimitedWorker) -> None:
