@@ -12,4 +12,7 @@ streams, stream_end     answers that are read while they come, and what happens 
 journaled, replay       answers out of a journal
 snapshot                the body as it was when it was submitted
 transport               the HTTP client's connections
+model_builds            what a fork finds of the SDK's models
 """
+
+from . import model_builds  # noqa: F401 - what it does, it does by being imported

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import threading
-import time
 
 import openai
 
@@ -74,11 +73,3 @@ class Stub:
         """Block until so many requests have arrived."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.requests) >= number, timeout), f"{len(self.requests)} came"
-
-
-def wait_until(true, timeout=5.0):
-    """Block until something that nobody announces has become true, as a call's place that is given back."""
-    deadline = time.monotonic() + timeout
-    while not true():
-        assert time.monotonic() < deadline, "it never became true"
-        time.sleep(0.001)

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 import anthropic
 import pytest
 from anthropic.types import Message
-from talking import wait_until
+from waiting import wait_until
 
 from ratelimited_llm import Anthropic
 from ratelimited_llm.simulator import Fault

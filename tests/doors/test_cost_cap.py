@@ -1,11 +1,11 @@
 """max_cost= from end to end: no call is sent that could pass the cap, the rest fails at once, and nothing hangs."""
 
-import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
-from talking import Stub, ask, chat_body, wait_until
+from talking import Stub, ask, chat_body
+from waiting import wait_until, wait_until_collected
 
 from ratelimited_llm import CostLimitReached
 from ratelimited_llm.openai import APITimeoutError, BadRequestError, OpenAI
@@ -104,7 +104,7 @@ def test_a_stream_that_nobody_reads_holds_what_it_may_cost_until_it_is_forgotten
     future = question(client, 1)
     assert not wait([future], timeout=0.05).done
     del stream
-    gc.collect()
+    wait_until_collected(future.done)
     assert outcome(future) is CostLimitReached  # what it used is not known, so its worst is counted
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from forking import said_in_child
-from talking import ask, text_of, wait_until
+from talking import ask, text_of
+from waiting import wait_until, wait_until_collected
 
 from ratelimited_llm import RequestExpired
 from ratelimited_llm.openai import OpenAI
@@ -113,11 +114,7 @@ def test_a_stream_that_was_waited_for_and_is_forgotten_gives_its_place_back(othe
     assert future.result(5) is not None
     del future
 
-    def is_back():
-        gc.collect()
-        return client.status().in_flight == 0
-
-    wait_until(is_back)
+    wait_until_collected(lambda: client.status().in_flight == 0)
 
 
 @pytest.mark.parametrize("how", ["the future", "the client"])

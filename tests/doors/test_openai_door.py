@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import gc
 import threading
 from concurrent.futures import CancelledError, Future, as_completed, wait
 
@@ -14,7 +13,8 @@ from forking import said_in_child
 from openai.types import CreateEmbeddingResponse, ModerationCreateResponse
 from openai.types.chat import ChatCompletion, ParsedChatCompletion
 from openai.types.responses import Response
-from talking import Stub, ask, chat_body, text_of, wait_until
+from talking import Stub, ask, chat_body, text_of
+from waiting import wait_until, wait_until_collected
 
 from ratelimited_llm import BudgetExceeded, OpenAI, QueueFull, RequestExpired, WorkerStopped
 from ratelimited_llm import openai as door_module
@@ -549,9 +549,7 @@ def test_a_forgotten_client_leaves_no_worker():
     name = f"ratelimited-llm-worker-{client._runtime.worker.number}"
     (thread,) = [thread for thread in threading.enumerate() if thread.name == name]
     del client
-    gc.collect()
-    thread.join(5)
-    assert not thread.is_alive()
+    wait_until_collected(lambda: not thread.is_alive())
 
 
 def test_a_child_makes_its_own_calls(simulator, door):

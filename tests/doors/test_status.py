@@ -10,7 +10,8 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 
 import pytest
 from forking import said_in_child
-from talking import ask, text_of, wait_until
+from talking import ask, text_of
+from waiting import wait_until
 
 from ratelimited_llm.books import survey
 from ratelimited_llm.openai import OpenAI

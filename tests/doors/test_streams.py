@@ -10,7 +10,8 @@ import sys
 
 import openai
 import pytest
-from talking import ask, httpx_of, text_of, wait_until
+from talking import ask, httpx_of, text_of
+from waiting import wait_until, wait_until_collected
 
 from ratelimited_llm import OpenAI
 from ratelimited_llm.simulator import Fault
@@ -98,7 +99,7 @@ def test_a_place_is_free_when_the_stream_is_forgotten(narrow):
     for _ in stream:
         break
     del stream, _
-    gc.collect()
+    wait_until_collected(lambda: is_free(client))
     assert text_of(ask(client, "next")) == "next"
 
 
@@ -124,6 +125,7 @@ def test_a_stream_that_is_forgotten_at_the_bottom_of_a_recursion_gives_its_place
         streams = [ask(client, "word " * 200, stream=True)]
         streams[0].result()
         forget(streams, room() - left)
+        wait_until_collected(lambda: is_free(client))  # what broke off half way would not be tried again
         assert text_of(ask(client, "next")) == "next"
 
 
@@ -133,7 +135,7 @@ def test_a_stream_that_nobody_touched_gives_its_place_back(narrow):
     stream = ask(client, "word " * 200, stream=True)
     stream.result()
     del stream
-    gc.collect()
+    wait_until_collected(lambda: is_free(client))
     assert text_of(ask(client, "next")) == "next"
 
 

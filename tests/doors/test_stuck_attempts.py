@@ -12,7 +12,8 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from talking import ask, wait_until
+from talking import ask
+from waiting import wait_until
 
 from ratelimited_llm import AsyncOpenAI, OpenAI, RequestExpired, requests
 from ratelimited_llm.requests import hosts

@@ -13,7 +13,8 @@ import groq
 import openai
 import pytest
 from forking import said_in_child
-from talking import Stub, ask, httpx_of, wait_until
+from talking import Stub, ask, httpx_of
+from waiting import wait_until
 
 from ratelimited_llm import Anthropic, Groq, OpenAI
 from ratelimited_llm.calls.transport import PER_SHARD, ShardedTransport, widen

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from waiting import wait_until_collected
 
 from ratelimited_llm import (
     BudgetExceeded,
@@ -394,8 +395,7 @@ def test_a_failed_call_does_not_keep_its_arguments() -> None:
         del body
         executor.submit(int).result(PATIENCE)
         assert executor._worker.wait(PATIENCE)
-        gc.collect()
-        assert reference() is None
+        wait_until_collected(lambda: reference() is None)
         assert error is not None
         assert error.__traceback__ is not None
 
@@ -423,8 +423,4 @@ def test_a_forgotten_executor_leaves_no_thread() -> None:
     threads = [engine.thread, *engine.senders.threads]
     del executor, engine
     assert [future.result(PATIENCE) for future in futures] == list(range(10))
-    gc.collect()
-    for thread in threads:
-        assert thread is not None
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
+    wait_until_collected(lambda: not any(thread.is_alive() for thread in threads))

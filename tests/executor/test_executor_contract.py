@@ -18,6 +18,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from waiting import wait_until_collected
 
 from ratelimited_llm import RateLimitedExecutor
 
@@ -213,12 +214,7 @@ def test_an_executor_keeps_nothing_of_a_call_that_has_ended(executor: Executor) 
     del watched
     assert isinstance(future.result(PATIENCE), Watched)
     del future
-    for _ in range(500):
-        if reference() is None:
-            break
-        gc.collect()
-        time.sleep(0.005)
-    assert reference() is None
+    wait_until_collected(lambda: reference() is None)
 
 
 def test_map_keeps_no_answer_that_was_taken(executor: Executor) -> None:
@@ -228,12 +224,7 @@ def test_map_keeps_no_answer_that_was_taken(executor: Executor) -> None:
     for answer in answers:
         references.append(weakref.ref(answer))
         del answer
-    for _ in range(500):
-        if not any(reference() for reference in references):
-            break
-        gc.collect()
-        time.sleep(0.005)
-    assert not any(reference() for reference in references)
+    wait_until_collected(lambda: not any(reference() for reference in references))
 
 
 def test_an_error_makes_no_cycle_with_its_future(executor: Executor) -> None:

@@ -10,10 +10,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 
+import pydantic.main
 import pytest
+from forking import in_child
 
+from ratelimited_llm import forks
+from ratelimited_llm.calls import model_builds
 from ratelimited_llm.simulator import Simulator
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -104,6 +110,29 @@ else:
         assert status == 0, status
     print("good")
 """
+
+
+def test_a_child_finds_the_lock_of_the_models_free_that_a_thread_of_its_parent_held(monkeypatch):
+    """The models of answers are built under pydantic's one lock for all, by whichever thread needs one first."""
+    lock = getattr(pydantic.main, "_rebuild_lock", None)
+    if lock is None:
+        pytest.skip("this pydantic has no such lock")
+    held, forking = threading.Event(), threading.Event()
+
+    def build():
+        with lock:
+            held.set()
+            forking.wait(10)
+            time.sleep(0.1)  # so that the fork comes to wait; should it not, the test fails less often, not more
+
+    builder = threading.Thread(target=build)
+    builder.start()
+    assert held.wait(10)
+    monkeypatch.setattr(forks, "_before", [forking.set, *forks._before])
+    in_child(lambda: lock.acquire(timeout=model_builds.PATIENCE) or os._exit(2))
+    builder.join()
+    assert lock.acquire(timeout=model_builds.PATIENCE)
+    lock.release()
 
 
 # What httpx does when a stream is closed, here of a generator that the interpreter itself closes at its very end.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 import urllib.error
 import urllib.request
 from email.message import Message
 from typing import Any, NamedTuple
+
+from waiting import wait_until
 
 from ratelimited_llm.gateway.app import create_app
 from ratelimited_llm.gateway.serving import GatewayServer, listen
@@ -47,7 +48,7 @@ class Running:
 
     def begin_to_end(self) -> None:
         """What the first signal does."""
-        until(lambda: self.server.started)
+        wait_until(lambda: self.server.started)
         self.gateway.draining = True
         self.server._loop.call_soon_threadsafe(self.server.begin_to_end)
 
@@ -84,14 +85,6 @@ class Answered(NamedTuple):
     @property
     def json(self) -> Any:
         return json.loads(self.body)
-
-
-def until(true: Any, timeout: float = 5.0) -> None:
-    """Block until something that nobody announces has become true."""
-    end = time.monotonic() + timeout
-    while not true():
-        assert time.monotonic() < end, "it never became true"
-        time.sleep(0.002)
 
 
 def in_thread(call: Any) -> threading.Thread:

@@ -10,7 +10,8 @@ import shutil
 import subprocess
 
 import pytest
-from serving_gateways import MESSAGES, in_thread, say, until
+from serving_gateways import MESSAGES, in_thread, say
+from waiting import wait_until
 
 from ratelimited_llm.gateway.dashboard import FOLDER, HEADER, page
 from ratelimited_llm.gateway.stats import __doc__ as fields
@@ -29,7 +30,7 @@ def waiting(serving):
     for tenant in ("acme", "acme", "web"):
         headers = {"x-ratelimited-client": tenant}
         in_thread(lambda h=headers: running.ended.append(running.ask("/v1/chat/completions", say("x"), **h).status))
-    until(lambda: running.ask("/v1/queue/stats").json["queued"] == 3)
+    wait_until(lambda: running.ask("/v1/queue/stats").json["queued"] == 3)
     return running
 
 
@@ -112,25 +113,25 @@ def test_pause_and_resume(waiting):
     """Nothing is sent until it is resumed; then everything is."""
     assert waiting.ask("/v1/queue/stats").json["state"] == "paused"
     assert waiting.ask("/dashboard/resume", {}, **OURS).json == {"state": "running"}
-    until(lambda: waiting.ended == [200, 200, 200])
+    wait_until(lambda: waiting.ended == [200, 200, 200])
 
 
 def test_cancel_takes_a_tenants_requests_and_no_others(waiting):
     """Their clients are told; the others' are answered."""
     assert waiting.ask("/dashboard/cancel", {"tenant": "acme"}, **OURS).json == {"cancelled": 2}
-    until(lambda: len(waiting.ended) == 2)
+    wait_until(lambda: len(waiting.ended) == 2)
     assert waiting.ask("/v1/queue/stats").json["queued"] == 1
     waiting.ask("/dashboard/resume", {}, **OURS)
-    until(lambda: sorted(waiting.ended) == [200, 503, 503])
+    wait_until(lambda: sorted(waiting.ended) == [200, 503, 503])
 
 
 def test_cancel_without_a_tenant_takes_all(waiting):
     """Those that were enqueued by id, too."""
     kept = waiting.ask("/v1/queue/requests", {"endpoint": "/v1/chat/completions", "body": say("kept")})
     assert kept.status == 202, kept.body
-    until(lambda: waiting.ask("/v1/queue/stats").json["queued"] == 4)
+    wait_until(lambda: waiting.ask("/v1/queue/stats").json["queued"] == 4)
     assert waiting.ask("/dashboard/cancel", {}, **OURS).json == {"cancelled": 4}
-    until(lambda: waiting.ended == [503, 503, 503])
+    wait_until(lambda: waiting.ended == [503, 503, 503])
 
 
 @pytest.mark.parametrize("name", ["pause", "resume", "cancel"])
@@ -188,7 +189,7 @@ def test_a_hostile_tenants_name_arrives_as_it_is(serving):
     name = "<img src=x onerror=alert(1)>"
     running.ask("/dashboard/pause", {}, **OURS)
     in_thread(lambda: running.ask("/v1/chat/completions", say("x"), **{"x-ratelimited-client": name}))
-    until(lambda: name in running.ask("/v1/queue/stats").json["by_tenant"])
+    wait_until(lambda: name in running.ask("/v1/queue/stats").json["by_tenant"])
 
 
 # -- who shares the budget --------------------------------------------------------------------------------------------

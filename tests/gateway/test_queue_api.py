@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from serving_gateways import CHAT, in_thread, say, until
+from serving_gateways import CHAT, in_thread, say
+from waiting import wait_until
 
 from ratelimited_llm import OpenAI
 
@@ -20,7 +21,7 @@ def test_a_request_is_answered_by_id(gateway):
     accepted = enqueue(gateway, priority="high", tenant="acme")
     assert accepted.status == 202
     request_id = accepted.json["id"]
-    until(lambda: looked(gateway, request_id)["status"] == "completed")
+    wait_until(lambda: looked(gateway, request_id)["status"] == "completed")
     told = looked(gateway, request_id)
     assert told["result"]["choices"][0]["message"]["content"] == "kept"
     assert (told["priority"], told["tenant"], told["attempts"]) == ("high", "acme", 1)
@@ -28,14 +29,14 @@ def test_a_request_is_answered_by_id(gateway):
 
 def test_a_request_that_fails_tells_why(gateway):
     request_id = enqueue(gateway, '!{"kind": "status", "status": 418}').json["id"]
-    until(lambda: looked(gateway, request_id)["status"] == "failed")
+    wait_until(lambda: looked(gateway, request_id)["status"] == "failed")
     assert looked(gateway, request_id)["error_type"] == "APIStatusError"
 
 
 def test_anthropic_requests_find_their_upstream(gateway):
     body = {"model": "claude-opus-4-6", "max_tokens": 9, "messages": [{"role": "user", "content": "to claude"}]}
     request_id = gateway.ask("/v1/queue/requests", {"endpoint": "/v1/messages", "body": body}).json["id"]
-    until(lambda: looked(gateway, request_id)["status"] == "completed")
+    wait_until(lambda: looked(gateway, request_id)["status"] == "completed")
     assert looked(gateway, request_id)["result"]["content"][0]["text"] == "to claude"
 
 
@@ -48,7 +49,7 @@ def test_what_waits_can_be_cancelled_and_is_in_the_stats(serving):
     assert (told["queued"], told["by_priority"]["low"]["queued"]) == (1, 1)
     cancelled = running.ask(f"/v1/queue/requests/{request_id}", method="DELETE")
     assert cancelled.json["cancelled"] is True
-    until(lambda: looked(running, request_id)["status"] == "cancelled")
+    wait_until(lambda: looked(running, request_id)["status"] == "cancelled")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_requests_by_id_and_over_http_wait_in_one_order(serving, providers, firs
     running = serving(max_concurrency=1, max_queue=6)
     running.ask("/v1/chat/completions", CHAT)
     warm = enqueue(running, "warm").json["id"]
-    until(lambda: looked(running, warm)["status"] == "completed")
+    wait_until(lambda: looked(running, warm)["status"] == "completed")
     running.ask("/v1/queue/pause", {})
     began, threads = len(providers["openai"].log), []
 
@@ -99,13 +100,13 @@ def test_requests_by_id_and_over_http_wait_in_one_order(serving, providers, firs
          (low, "normal", "normal"), (low, "high 2", "high")), 1
     ):  # fmt: skip
         send(text, priority)
-        until(lambda number=number: running.gateway.queued == number)
+        wait_until(lambda number=number: running.gateway.queued == number)
     assert enqueue(running, "one too many").status == 429
     assert running.ask("/v1/chat/completions", CHAT).status == 429
     running.ask("/v1/queue/resume", {})
     for thread in threads:
         thread.join(10)
-    until(lambda: len(providers["openai"].log) == began + 6)
+    wait_until(lambda: len(providers["openai"].log) == began + 6)
     order = [record.tag for record in providers["openai"].log[began:]]
     assert order == ["high 1", "high 2", "normal", "low 1", "low 2", "low 3"]
 
@@ -114,7 +115,7 @@ def test_a_gateway_that_ends_leaves_the_queue_of_other_clients_in_the_process(se
     """Mounted in a service, it shares its queue with clients that have the same settings."""
     running = serving()
     kept = enqueue(running).json["id"]
-    until(lambda: looked(running, kept)["status"] == "completed")
+    wait_until(lambda: looked(running, kept)["status"] == "completed")
     with OpenAI(api_key="sk-other", base_url=providers["openai"].base_url, rpm=1) as client:
         assert client.chat.completions.create(**CHAT).choices
         waiting = client.chat.completions.create(**CHAT)

@@ -8,7 +8,8 @@ import threading
 
 import openai
 import pytest
-from serving_gateways import CHAT, in_thread, say, until
+from serving_gateways import CHAT, in_thread, say
+from waiting import wait_until
 
 from ratelimited_llm import Journal
 
@@ -36,7 +37,7 @@ def test_priority_and_tenant_by_header_decide_who_goes_first(serving):
         ("high", {"x-ratelimited-priority": "high", "x-ratelimited-client": "acme"}),
     ):  # fmt: skip
         threads.append(asked(running, text, ended, **headers))
-        until(lambda: running.gateway.queued == len(threads))
+        wait_until(lambda: running.gateway.queued == len(threads))
     told = running.ask("/v1/queue/stats").json
     assert told["state"] == "paused"
     assert {name: each["queued"] for name, each in told["by_priority"].items()} == {"high": 1, "normal": 1, "low": 2}
@@ -63,7 +64,7 @@ def test_a_full_queue_is_a_429_with_retry_after_and_nothing_else_is(serving):
     running.ask(CHAT_PATH, CHAT)
     running.ask("/v1/queue/pause", {})
     threads = [asked(running, "m"), asked(running, "m")]
-    until(lambda: running.gateway.queued == 2)
+    wait_until(lambda: running.gateway.queued == 2)
     refused = running.ask(CHAT_PATH, CHAT)
     assert (refused.status, refused.json["error"]["code"]) == (429, "queue_full")
     assert int(refused.headers["retry-after"]) >= 1
@@ -121,8 +122,8 @@ def test_a_client_that_leaves_while_it_waits_is_not_sent(serving, providers):
     running.ask("/v1/queue/pause", {})
     before = providers["openai"].counters.requests
     with raw_request(running, CHAT):
-        until(lambda: running.gateway.queued == 1)
-    until(lambda: running.gateway.queued == 0 and not running.gateway.open)
+        wait_until(lambda: running.gateway.queued == 1)
+    wait_until(lambda: running.gateway.queued == 0 and not running.gateway.open)
     running.ask("/v1/queue/resume", {})
     running.ask(CHAT_PATH, CHAT)
     assert providers["openai"].counters.requests - before == 1
@@ -132,9 +133,9 @@ def test_a_client_that_leaves_a_stream_frees_its_place(serving, providers):
     running = serving(max_concurrency=1)
     with raw_request(running, say("!" + json.dumps({"kind": "stall", "after": 2}), stream=True)) as leaving:
         assert b"200 OK" in leaving.recv(4000)
-        until(lambda: running.gateway.status()["streams"] == 1)
+        wait_until(lambda: running.gateway.status()["streams"] == 1)
     assert running.ask(CHAT_PATH, CHAT).status == 200  # the only place is free again
-    until(lambda: not running.gateway.open)
+    wait_until(lambda: not running.gateway.open)
     assert running.gateway.status()["in_flight"] == 0
 
 
@@ -154,7 +155,7 @@ def test_stream_chunks_come_as_they_are_made(gateway):
         seen = b""
         while b"data:" not in seen:
             seen += connection.recv(4000)
-    until(lambda: not gateway.gateway.open)
+    wait_until(lambda: not gateway.gateway.open)
 
 
 @pytest.mark.parametrize(

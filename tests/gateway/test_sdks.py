@@ -13,7 +13,8 @@ import groq
 import openai
 import pytest
 from pydantic import BaseModel
-from serving_gateways import CHAT, MESSAGES, say, until
+from serving_gateways import CHAT, MESSAGES, say
+from waiting import wait_until
 
 JS = Path(__file__).parent / "js"
 
@@ -41,7 +42,7 @@ def test_openai_streams_with_usage(client, gateway):
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "a b c"
     used = chunks[-1].usage.completion_tokens
     assert used > 0
-    until(lambda: gateway.gateway.status()["totals"]["output_tokens"] - before == used)
+    wait_until(lambda: gateway.gateway.status()["totals"]["output_tokens"] - before == used)
 
 
 def test_openai_async_client_streams_and_gathers(gateway):

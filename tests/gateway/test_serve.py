@@ -14,7 +14,8 @@ import urllib.error
 import urllib.request
 
 import pytest
-from serving_gateways import CHAT, until
+from serving_gateways import CHAT
+from waiting import wait_until
 
 from ratelimited_llm.cli import main
 
@@ -80,9 +81,9 @@ def test_it_says_where_and_sigterm_answers_what_is_open_first(serve):
     assert f"OPENAI_BASE_URL={url}/v1 GROQ_BASE_URL={url} ANTHROPIC_BASE_URL={url}" in line
     assert f"{url}/dashboard" in line
     thread, ended = beside(post, url, SLOW)
-    until(lambda: stats(url)["in_flight"] == 1)
+    wait_until(lambda: stats(url)["in_flight"] == 1)
     process.send_signal(signal.SIGTERM)
-    until(lambda: ready(url) == 503)  # it listens on, and says that it is about to end
+    wait_until(lambda: ready(url) == 503)  # it listens on, and says that it is about to end
     assert post(url, CHAT) == 503
     thread.join()
     assert ended == [200]
@@ -93,7 +94,7 @@ def test_it_says_where_and_sigterm_answers_what_is_open_first(serve):
 def test_what_is_not_done_in_time_is_dropped_and_the_exit_is_still_clean(serve):
     process, url, _ = serve("--drain", "0.1")
     thread, ended = beside(post, url, STUCK)
-    until(lambda: stats(url)["in_flight"] == 1)
+    wait_until(lambda: stats(url)["in_flight"] == 1)
     process.send_signal(signal.SIGTERM)
     assert process.wait(5) == 0
     thread.join()
@@ -103,9 +104,9 @@ def test_what_is_not_done_in_time_is_dropped_and_the_exit_is_still_clean(serve):
 def test_a_second_signal_ends_it_at_once(serve):
     process, url, _ = serve("--drain", "60")
     thread, _ = beside(post, url, STUCK)
-    until(lambda: stats(url)["in_flight"] == 1)
+    wait_until(lambda: stats(url)["in_flight"] == 1)
     process.send_signal(signal.SIGINT)
-    until(lambda: ready(url) == 503)
+    wait_until(lambda: ready(url) == 503)
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGINT)
     assert process.wait(5) == 128 + signal.SIGINT

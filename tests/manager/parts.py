@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 from ratelimited_llm.processors import Processor
@@ -64,11 +62,3 @@ class StatusError(Exception):
         super().__init__(message)
         self.status_code = status
         self.headers = headers
-
-
-def until(condition: Callable[[], Any]) -> None:
-    """Wait for what another thread is about to do."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)

@@ -9,7 +9,8 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 import pytest
-from parts import PATIENCE, AsyncEcho, Echo, Failing, until
+from parts import PATIENCE, AsyncEcho, Echo, Failing
+from waiting import wait_until
 
 from ratelimited_llm.manager import QueueManager
 
@@ -37,7 +38,7 @@ def test_a_callback_with_three_gets_id_result_and_error(make: Make) -> None:
     ids = []
     for number in range(2):
         ids.append(manager.enqueue_request("/x", number, 1, lambda *all_of_it: got.append(all_of_it)))
-        until(lambda: len(got) == len(ids))
+        wait_until(lambda: len(got) == len(ids))
     assert got == [(ids[0], None, error), (ids[1], 1, None)]
 
 
@@ -82,7 +83,7 @@ def test_a_result_is_there_when_its_callback_runs(make: Make) -> None:
             manager.enqueue_request("/x", len(got), 1, again)
 
     manager.enqueue_request("/x", 0, 1, again)
-    until(lambda: len(got) == 3)
+    wait_until(lambda: len(got) == 3)
     assert got == [({"echo": number}, "completed") for number in range(3)]
 
 

@@ -13,7 +13,8 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 import pytest
-from parts import PATIENCE, AsyncEcho, Echo, Failing, Held, StatusError, until
+from parts import PATIENCE, AsyncEcho, Echo, Failing, Held, StatusError
+from waiting import wait_until
 
 from ratelimited_llm import BudgetExceeded, RequestExpired, WorkerStopped
 from ratelimited_llm.core.feedback import Kind
@@ -75,7 +76,7 @@ def test_no_more_requests_start_than_the_limit_allows(make: Make) -> None:
     manager = make(Echo(), rpm=2)
     ids = [manager.enqueue_request("/x", {}, 1) for _ in range(5)]
     assert [manager.get_result(each, PATIENCE) for each in ids[:2]] == [{"echo": {}}] * 2
-    until(lambda: manager.get_request_status(ids[2])["held_by"] == "rpm")
+    wait_until(lambda: manager.get_request_status(ids[2])["held_by"] == "rpm")
     status = manager.get_request_status(ids[2])
     assert (status["status"], status["position"]) == ("queued", 1)
     assert 20 < status["eta"] < 31
@@ -179,8 +180,8 @@ def test_one_that_waits_for_another_try_can_be_cancelled(make: Make) -> None:
     """A refusal that asks for a minute is no reason to wait for one."""
     manager = make(Failing(StatusError(429, **{"retry-after": "60"})))
     request_id = manager.enqueue_request("/x", "p", 1)
-    until(lambda: manager.get_request_status(request_id)["attempts"] == 1)
-    until(lambda: manager.get_request_status(request_id)["status"] == "queued")
+    wait_until(lambda: manager.get_request_status(request_id)["attempts"] == 1)
+    wait_until(lambda: manager.get_request_status(request_id)["status"] == "queued")
     assert manager.cancel_request(request_id)
     with pytest.raises((CancelledError, WorkerStopped)):
         manager.get_result(request_id, PATIENCE)
@@ -249,7 +250,7 @@ def test_it_can_be_started_again_and_remembers_what_it_spent(make: Make) -> None
     after = manager.enqueue_request("/x", 2, 1)
     assert [manager.get_result(each, PATIENCE)["echo"] for each in (before, after)] == [1, 2]
     third = manager.enqueue_request("/x", 3, 1)
-    until(lambda: manager.get_request_status(third)["held_by"] == "rpm")
+    wait_until(lambda: manager.get_request_status(third)["held_by"] == "rpm")
 
 
 def test_a_with_block_ends_when_everything_has() -> None:
@@ -269,8 +270,8 @@ def test_a_forgotten_manager_answers_and_leaves_no_thread() -> None:
     gone = weakref.ref(manager)
     del manager
     gc.collect()
-    until(lambda: gone() is None)
-    until(lambda: not [each for each in threading.enumerate() if each.name.startswith("ratelimited-llm-loop")])
+    wait_until(lambda: gone() is None)
+    wait_until(lambda: not [each for each in threading.enumerate() if each.name.startswith("ratelimited-llm-loop")])
 
 
 # -- results

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from parts import PATIENCE, Held, until
+from parts import PATIENCE, Held
+from waiting import wait_until
 
 from ratelimited_llm import OpenAI, WorkerStopped
 from ratelimited_llm.manager import QueueManager
@@ -93,7 +94,7 @@ def test_whatever_many_threads_do_with_it_every_request_ends_once(make: Make) ->
     manager.start()
     manager.resume()
     manager.stop()
-    until(lambda: len(called) == len(ids))  # the workers of before may still be at it
+    wait_until(lambda: len(called) == len(ids))  # the workers of before may still be at it
     metrics = manager.get_metrics()
     assert metrics["completed_total"] + metrics["failed_total"] + metrics["cancelled_total"] == len(ids)
     assert sorted(called) == sorted(ids)

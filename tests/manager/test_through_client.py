@@ -8,7 +8,8 @@ from typing import Any
 
 import openai
 import pytest
-from parts import PATIENCE, until
+from parts import PATIENCE
+from waiting import wait_until
 
 from ratelimited_llm import OpenAI
 from ratelimited_llm.manager import QueueManager
@@ -60,7 +61,7 @@ def test_the_limits_are_the_clients_and_the_queue_is_not(make: Make, client: Any
     assert manager.get_request_status(request_id)["status"] == "queued"
     manager.resume()
     assert manager.get_result(request_id, PATIENCE).usage.total_tokens > 0
-    until(lambda: "m" in manager.get_queue_status()["rate_limits"])
+    wait_until(lambda: "m" in manager.get_queue_status()["rate_limits"])
     limits = manager.get_queue_status()["rate_limits"]["m"]
     assert (limits["rpm"]["limit"], limits["tpm"]["limit"]) == (600, 100_000)
     assert limits["rpm"]["remaining"] < 599
@@ -79,7 +80,7 @@ def test_priority_tenant_and_place_are_told(make: Make, client: Any) -> None:
     assert found is not None
     assert (found["request_id"], found["tenant"], found["payload"]) == (high, "acme", CHAT)
     assert found["task_type"] == "medium"
-    until(lambda: manager.get_request_status(high)["position"] == 1)
+    wait_until(lambda: manager.get_request_status(high)["position"] == 1)
     assert manager.get_queue_length() == {"high": 1, "normal": 0, "low": 1, "total": 2}
     status = manager.get_request_status(high)
     assert json.loads(json.dumps(status)) == status

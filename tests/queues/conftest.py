@@ -47,11 +47,12 @@ def address(server):
 @pytest.fixture(autouse=True)
 def clean(own_settings):
     """No thread of a queue is left but those that end by themselves."""
+    before = set(threading.enumerate())
     yield
     for queue in list(submitting._queues):
         queue.close()
     gc.collect()
-    names = [thread.name for thread in threading.enumerate()]
+    names = [thread.name for thread in set(threading.enumerate()) - before]
     assert [name for name in names if name.startswith("ratelimited-llm-") and not name.startswith(STAY)] == []
 
 

@@ -16,7 +16,8 @@ import openai
 import pytest
 from forking import said_in_child
 from servers import valkey_server
-from working import KNOWN, ask, job, text_of, wait_until
+from waiting import wait_until
+from working import KNOWN, ask, job, text_of
 
 from ratelimited_llm.anthropic import Anthropic
 from ratelimited_llm.exceptions import BudgetExceeded, RequestExpired, SharedStoreLost

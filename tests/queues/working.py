@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 
 from ratelimited_llm.queues import QueueAddress, Stop, engine_for
@@ -100,11 +99,3 @@ class Notes:
     def wait_for(self, number, timeout=12.0):
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.jobs) >= number, timeout), self.jobs
-
-
-def wait_until(true, timeout=8.0):
-    """Block until something that nobody announces has become true."""
-    deadline = time.monotonic() + timeout
-    while not true():
-        assert time.monotonic() < deadline, "it never became true"
-        time.sleep(0.005)

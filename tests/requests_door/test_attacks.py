@@ -1,6 +1,5 @@
 """Outages, hooks that wait, adapters and environments of other people: nothing hangs, nothing is lost."""
 
-import gc
 import json
 import os
 import subprocess
@@ -15,6 +14,7 @@ from ratelimited_llm import requests
 
 sys.path.insert(0, str(Path(__file__).parent))
 from asking import CHAT, answer, question, text_of
+from waiting import wait_until_collected
 
 
 def test_in_an_outage_every_call_ends_with_its_response(responses, no_rest, session):
@@ -78,8 +78,7 @@ def test_what_has_ended_keeps_nothing_alive(responses, session):
     gone = weakref.ref(s)
     del s, r
     responses.calls.reset()
-    gc.collect()
-    assert gone() is None
+    wait_until_collected(lambda: gone() is None)
 
 
 def test_a_journal_of_the_environment_is_not_for_raw_requests(responses, session, monkeypatch, tmp_path):

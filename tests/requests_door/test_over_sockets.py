@@ -1,6 +1,5 @@
 """Raw requests over real connections to the simulator: the promise of the door, its limits, its streams, its ends."""
 
-import gc
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ from ratelimited_llm.simulator import Fault
 sys.path.insert(0, str(Path(__file__).parent))
 from asking import KEY, question, text_of
 from forking import said_in_child
+from waiting import wait_until_collected
 
 
 def chat_at(provider):
@@ -185,7 +185,7 @@ def test_a_stream_that_is_not_read_gives_its_place_back(simulator, session, end)
             break
         r.close()
     del r
-    gc.collect()
+    wait_until_collected(after.done)
     assert after.ok
 
 

@@ -14,6 +14,7 @@ import anthropic
 import groq
 import openai
 import pytest
+from waiting import wait_until
 
 from ratelimited_llm.simulator import Simulator
 
@@ -39,12 +40,6 @@ def post(simulator, body, path="/v1/chat/completions"):
         connection.request("POST", path, body)
         answer = connection.getresponse()
         return answer.status, dict(answer.getheaders()), json.loads(answer.read())
-
-
-def wait_until(holds):
-    """Return when something that another thread does has happened; the test's timeout is the limit."""
-    while not holds():
-        time.sleep(0.001)
 
 
 def ask(client, **options):

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +54,6 @@ class Told:
         assert self._called.wait(PATIENCE), "nobody called back"
         assert len(self.answers) == 1
         return self.answers[0]
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.005)
 
 
 PREAMBLE = """

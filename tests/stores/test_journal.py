@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from journalling import Told, answer, do, eventually, key
+from journalling import Told, answer, do, key
+from waiting import wait_until
 
 from ratelimited_llm.stores.journal import Claimed, Elsewhere, Journal, Recorded, open_journal
 
@@ -247,7 +248,7 @@ def test_a_finalizer_may_release_in_the_middle_of_a_commit(journal: Journal) -> 
     finally:
         gc.set_threshold(*before)
         gc.collect()
-    eventually(lambda: journal.stats().unfinished == 0)
+    wait_until(lambda: journal.stats().unfinished == 0)
     assert (journal.stats().answered, journal.stats().failed) == (120, 120)
 
 
@@ -388,7 +389,7 @@ def test_two_objects_on_one_file_do_not_send_the_same_call(path: Path) -> None:
                 first.release(*place, "InternalServerError 500")
                 assert mine.wait() is None
                 assert second.claim(*place, lambda: b"") == Claimed(perhaps_paid=False)
-        eventually(lambda: second._watch._thread is None)
+        wait_until(lambda: second._watch._thread is None)
 
 
 def test_one_object_per_file_in_a_process(path: Path, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from journalling import answer, do, eventually, finish, key, kill, python
+from journalling import answer, do, finish, key, kill, python
+from waiting import wait_until
 
 from ratelimited_llm import RateLimitedLLMError
 from ratelimited_llm.exceptions import JournalError
@@ -386,7 +387,7 @@ def test_another_program_that_holds_the_file_is_waited_for(path: Path) -> None:
             assert journal.find(key(1), 0) == recorded
             other.execute("ROLLBACK")
             thread.join()
-        eventually(lambda: journal.find(key(2), 0) is not None)
+        wait_until(lambda: journal.find(key(2), 0) is not None)
         assert journal.trouble is None
 
 

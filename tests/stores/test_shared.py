@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from contract import NOTHING, BudgetContract, Pool, tokens
 from pure_store import PureStore
+from waiting import wait_until
 
 from ratelimited_llm.core.feedback import ANSWERED, Feedback, Kind, Outcome, Reading
 from ratelimited_llm.core.limiter import Limiter
@@ -353,14 +354,6 @@ def test_a_store_that_was_restarted_empty_is_told_what_there_was(make):
 # -- the thread -------------------------------------------------------------------------------------------------------
 
 
-def until(condition: Callable[[], Any], seconds: float = 5.0) -> None:
-    """Wait for something that another thread does."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.002)
-
-
 @pytest.fixture
 def real() -> Iterator[tuple[SharedBudget, PureStore]]:
     """A budget with its thread, on the real clock."""
@@ -381,7 +374,7 @@ def test_corrections_are_told_soon_when_nobody_asks(real):
     assert not care_threads()
     budget.reserve(pool, 1, tokens(50), time.monotonic())
     budget.settle(pool, 1, Usage(5, 5), time.monotonic())
-    until(lambda: store.booked == 2)
+    wait_until(lambda: store.booked == 2)
     assert store.orders[1][1].parts[0].correction == -40
     assert store.reports >= 1
 
@@ -410,8 +403,8 @@ def test_a_forgotten_budget_leaves_no_thread_behind():
         gc.collect()  # its thread holds it while it looks around
         return gone() is None
 
-    until(is_gone)
-    until(lambda: care_threads() == before)
+    wait_until(is_gone)
+    wait_until(lambda: care_threads() == before)
     assert (store.closed, len(store.left)) == (1, 1)
 
 
@@ -423,7 +416,7 @@ def test_the_store_is_looked_for_again(real, caplog):
     budget.reserve(pool, 1, NOTHING, time.monotonic())
     assert budget.lost
     store.gone = False
-    until(lambda: store.kept)
+    wait_until(lambda: store.kept)
     assert not budget.lost
 
 
@@ -434,7 +427,7 @@ def test_reports_carry_facts_and_a_fault_in_them_stops_nothing(real):
     store.report = lambda member, facts: (told.append(facts), Control())[1]  # type: ignore[method-assign]
     budget.facts_from(lambda budget: 1 / 0)
     budget.reserve(Shared(rpm=60), 1, NOTHING, time.monotonic())
-    until(lambda: told)
+    wait_until(lambda: told)
     assert told[0].keys() == {"queued", "in_flight"}
 
 

@@ -13,6 +13,7 @@ import weakref
 from concurrent.futures import wait
 
 import pytest
+from waiting import wait_until
 
 from ratelimited_llm import OpenAI, QueueManager, RateLimitedExecutor, budgets, queued
 from ratelimited_llm.aio import AsyncRateLimitedWorker
@@ -42,19 +43,12 @@ def store(budget):
     store.close()
 
 
-def until(condition, seconds=8.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.005)
-
-
 def test_what_one_client_has_learned_another_process_knows(simulator, budget, store):
     """Limits and what is left of them; the key is nowhere in the file."""
     provider = simulator(rpm=600, tpm=60_000)
     with OpenAI(api_key="sk-very-secret", base_url=provider.base_url, budget=budget) as client:
         client.chat.completions.create(**ASK).choices[0]
-        until(lambda: {each.dimension for pool in store.pools() for each in pool.limits} == {"rpm", "tpm"})
+        wait_until(lambda: {each.dimension for pool in store.pools() for each in pool.limits} == {"rpm", "tpm"})
         (pool,) = store.pools()
         assert "sk-very-secret" not in pool.name
     with open(budget.removeprefix("sqlite:///"), "rb") as file:
@@ -73,7 +67,7 @@ def test_an_operators_pause_and_its_end_reach_a_client_that_waits(simulator, bud
     store.control(paused=True)
     with OpenAI(api_key="k", base_url=provider.base_url, budget=budget) as client:
         answer = client.chat.completions.create(**ASK)
-        until(lambda: [member.facts["queued"] for member in store.members()] == [1])
+        wait_until(lambda: [member.facts["queued"] for member in store.members()] == [1])
         told = store.members()[0].facts["priorities"], provider.counters.requests
         resumed = time.monotonic()
         store.control(paused=False)
@@ -108,13 +102,13 @@ def test_cancelling_a_tag_reaches_every_kind_of_call(simulator, budget, store):
     result: list[object] = []
     thread = threading.Thread(target=lambda: result.extend(asyncio.run(tasks())))
     thread.start()
-    until(lambda: budgets.budget_for(budget).waiting() == 7)
+    wait_until(lambda: budgets.budget_for(budget).waiting() == 7)
     store.control(cancel="nightly")
     wait(futures, 8.0)
     thread.join(8.0)
     assert all(future.cancelled() or future.exception() is not None for future in futures)
     assert [type(each).__name__ for each in result] == ["CancelledError"]
-    until(lambda: manager.get_request_status(request)["status"] == "cancelled")
+    wait_until(lambda: manager.get_request_status(request)["status"] == "cancelled")
     assert not any(future.done() for future in kept)
     store.control(paused=False)
     wait(kept, 8.0)
@@ -156,13 +150,13 @@ def test_the_child_of_a_fork_is_a_process_of_its_own(budget, store):
     """With a name of its own at the store, and without the parent's bookings and threads."""
     executor = RateLimitedExecutor(rpm=6_000, budget=budget)
     assert executor.submit(int).result() == 0
-    until(lambda: len(store.members()) == 1)
+    wait_until(lambda: len(store.members()) == 1)
     child = os.fork()
     if not child:
         code = 1
         try:
             executor.submit(int).result(5.0)
-            until(lambda: len(open_store(budget).members()) == 2)
+            wait_until(lambda: len(open_store(budget).members()) == 2)
             budgets.close_budgets()
             code = 0
         finally:
