@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 __all__ = ["AsyncTurn", "TaskTurn"]
 
 
+def _running_loop() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "a queued call waits for its turn on asyncio's event loop, and none is running here: await it in "
+            "asyncio.run(...). Under another library's loop (trio) call a client for threads in one: "
+            'trio.to_thread.run_sync with OpenAI(mode="blocking")'
+        ) from None
+
+
 class TaskTurn(OwnTurnJob):
     """Something that a task does when it is its turn.
 
@@ -33,7 +44,7 @@ class TaskTurn(OwnTurnJob):
 
     def __init__(self, worker: RateLimitedWorker, *args: Any, **kwargs: Any) -> None:
         super().__init__(worker, *args, **kwargs)
-        self.loop = asyncio.get_running_loop()
+        self.loop = _running_loop()
         self.come = False  # whether it is this call's turn; only its loop's thread looks
         self.gate: asyncio.Future[None] | None = None  # of the task that waits for it
 

@@ -19,7 +19,7 @@ _held: list[Any] = []  # between the two halves of a fork
 
 
 def _hold() -> None:
-    lock = getattr(sys.modules.get("pydantic.main"), "_rebuild_lock", None)  # since 2.14; before, there is none
+    lock: Any = getattr(sys.modules.get("pydantic.main"), "_rebuild_lock", None)  # since 2.14; before, there is none
     if hasattr(lock, "acquire") and lock.acquire(timeout=PATIENCE):
         _held.append(lock)
 

@@ -38,6 +38,21 @@ def run(main):
         gc.collect()
 
 
+def test_without_asyncios_loop_a_call_says_what_it_takes(simulator):
+    """Under trio, say; nothing stays queued, and the client goes on."""
+    client = AsyncOpenAI(base_url=simulator().base_url, api_key="sk-test")
+    with pytest.raises(RuntimeError, match=r"asyncio.*trio"):
+        ask(client).send(None)
+    status = client.status()
+    assert (status.failed, status.queued, status.in_flight) == (1, 0, 0)
+
+    async def main():
+        async with client:
+            assert (await ask(client)).choices
+
+    run(main)
+
+
 @pytest.mark.parametrize(
     ("cls", "provider", "call"),
     [(AsyncOpenAI, "openai", ask), (AsyncGroq, "groq", ask), (AsyncAnthropic, "anthropic", message)],
