@@ -6,7 +6,6 @@ import _thread
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -108,11 +107,16 @@ class StreamWatch:
         """It is over; only the first time counts."""
         if self._reader == threading.get_ident():
             return  # the SDK closes the answer on its way out, with the error that `_observe` is about to see
-        if not _fits(DEEPEST):
-            # The collector came at the bottom of a recursion, where what follows would break off half way.
-            with suppress(RuntimeError):  # no thread can be started, so here at least some of it is tried
+        try:
+            _go_down(DEEPEST)
+        except RecursionError:
+            # The collector came at the bottom of a recursion, where what follows would break off half way. There may
+            # be no room for any call of a Python function here.
+            try:
                 _thread.start_new_thread(self._end, ())
                 return
+            except RuntimeError:  # no thread can be started, so here at least some of it is tried
+                pass
         self._end()
 
     def _end(self) -> None:
@@ -124,12 +128,10 @@ class StreamWatch:
             ended(self._usage, error)
 
 
-def _fits(calls: int) -> bool:
-    """Whether so many calls can be made inside of each other, here and now."""
-    try:
-        return calls == 0 or _fits(calls - 1)
-    except RecursionError:
-        return False
+def _go_down(calls: int) -> None:
+    """Make so many calls inside of each other; raises RecursionError where they do not fit."""
+    if calls:
+        _go_down(calls - 1)
 
 
 @lru_cache(maxsize=16)

@@ -278,11 +278,13 @@ class _Stream:
             self._transport._chunks.pop(id(self), None)
 
     def _leave_to_others(self) -> None:
+        # Without a call of a Python function: the collector may come at the bottom of a recursion.
         transport = self._transport
-        with suppress(IndexError):
+        try:
             transport._forgotten.append((self._stream, self._held.pop(), transport._chunks.pop(id(self), None)))
-            with suppress(RuntimeError):  # where no thread can be started, the next call does it
-                _thread.start_new_thread(transport._close_forgotten, ())
+            _thread.start_new_thread(transport._close_forgotten, ())
+        except (IndexError, RuntimeError):  # it is over; or no thread can be started, and the next call does it
+            pass
 
 
 @lru_cache(maxsize=8)

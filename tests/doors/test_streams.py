@@ -121,7 +121,7 @@ def test_a_stream_that_is_forgotten_at_the_bottom_of_a_recursion_gives_its_place
         except RecursionError:
             return 0
 
-    for left in range(6, 16):
+    for left in range(5, 16):
         streams = [ask(client, "word " * 200, stream=True)]
         streams[0].result()
         forget(streams, room() - left)
