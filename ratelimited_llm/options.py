@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from .core.checks import amount, seconds, text
+from .core.checks import amount, says_yes, seconds, text
 from .core.limits import ALIASES, RateLimits
 from .core.request import Priority
 
@@ -80,7 +80,7 @@ class CallOptions:
 
 def disabled() -> bool:
     """Whether the environment says that nothing is to be queued (`RATELIMITED_LLM_DISABLE=1`)."""
-    return os.environ.get(PREFIX + "DISABLE", "") not in ("", "0")
+    return says_yes(os.environ.get(PREFIX + "DISABLE", ""))
 
 
 def split_limits(limits: RateLimits | None, options: Mapping[str, Any]) -> RateLimits:

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from ratelimited_llm import Priority, RateLimits
-from ratelimited_llm.options import CallOptions, limits_from_environment, parse_amount, split_limits
+from ratelimited_llm.options import CallOptions, disabled, limits_from_environment, parse_amount, split_limits
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,14 @@ def test_a_name_that_is_no_limit_is_told_with_the_ones_that_are() -> None:
         split_limits(None, {"rmp": 10})
     with pytest.raises(TypeError, match="RateLimits"):
         split_limits({"rpm": 10}, {})  # type: ignore[arg-type]
+
+
+def test_the_switch_of_the_environment_understands_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {}
+    for text in ("", "0", "false", "OFF", "no", "1", "true", "on"):
+        monkeypatch.setenv("RATELIMITED_LLM_DISABLE", text)
+        told[text] = disabled()
+    assert [text for text, is_off in told.items() if is_off] == ["1", "true", "on"]
 
 
 def test_the_environment_states_limits() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-__all__ = ["amount", "number", "path_of", "seconds", "text", "weights_of", "whole"]
+__all__ = ["amount", "number", "path_of", "says_no", "says_yes", "seconds", "text", "weights_of", "whole"]
+
+_NO = frozenset({"0", "false", "no", "off"})
 
 
 def number(name: str, value: object, what: str = "a number") -> float:
@@ -109,3 +111,13 @@ def weights_of(value: object) -> dict[str, float]:
     return {
         text("the tenant in weights", who): amount(f"the weight of {who!r} in weights", w) for who, w in value.items()
     }
+
+
+def says_no(text: str) -> bool:
+    """Whether the text of a switch in the environment turns it off; an empty text says nothing."""
+    return text.strip().lower() in _NO
+
+
+def says_yes(text: str) -> bool:
+    """Whether it turns it on: whatever it says, but for an empty text and the words for no."""
+    return bool(text.strip()) and not says_no(text)

@@ -8,12 +8,14 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from ..core.checks import says_no, says_yes
+
 __all__ = ["AUTO", "BAR", "LOG", "NONE", "NOTEBOOK", "PLAIN", "chosen", "fitting"]
 
 AUTO, BAR, PLAIN, LOG, NOTEBOOK, NONE = "auto", "bar", "plain", "log", "notebook", "none"
 MODES = (AUTO, BAR, PLAIN, LOG, NOTEBOOK, NONE)
 VARIABLE = "RATELIMITED_LLM_PROGRESS"
-NO = frozenset({"", "0", "false", "no", "off"})
+YES = frozenset({"", "1", "true", "yes", "on"})
 
 _log = logging.getLogger("ratelimited_llm")
 _complained: set[str] = set()  # wrong values of the variable that were spoken of
@@ -37,7 +39,7 @@ def chosen(mode: bool | str | None, environ: Mapping[str, str] | None = None) ->
         raise TypeError(f"progress must be True, False, None or one of {_choices()}, not {mode!r}")
     elif mode not in MODES:
         raise ValueError(f"progress must be one of {_choices()}, not {mode!r}")
-    if mode == AUTO and environ.get("TQDM_DISABLE", "").strip().lower() not in NO:
+    if mode == AUTO and says_yes(environ.get("TQDM_DISABLE", "")):
         return NONE
     return mode
 
@@ -64,9 +66,11 @@ def in_kernel() -> bool:
 
 def _from_environment(environ: Mapping[str, str]) -> str:
     said = environ.get(VARIABLE, "")
-    mode = said.strip().lower() or AUTO
+    mode = said.strip().lower()
     if mode in MODES:
         return mode
+    if mode in YES or says_no(mode):  # as the argument takes True and False
+        return AUTO if mode in YES else NONE
     if said not in _complained:
         _complained.add(said)
         facts = {"event": "wrong_variable", "variable": VARIABLE}

@@ -12,6 +12,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from ..core.checks import says_no
+
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["Listener", "forget", "listener"]
 
 SWITCH = "RATELIMITED_LLM_OTEL"  # "0" keeps us out of it
-OFF = frozenset({"0", "false", "off", "no"})
 NAMED = ("OTEL_PYTHON_TRACER_PROVIDER", "OTEL_PYTHON_METER_PROVIDER")  # the API makes these itself when it is asked
 LOOK_EVERY = 0.05  # seconds
 SCOPE = "ratelimited_llm"
@@ -73,7 +74,7 @@ def _look() -> Listener | None:
     global _providers
     if "opentelemetry.trace" not in sys.modules and not any(name in os.environ for name in NAMED):
         return None
-    if os.environ.get(SWITCH, "").strip().lower() in OFF:
+    if says_no(os.environ.get(SWITCH, "")):
         return None
     from opentelemetry import metrics, trace
 

@@ -155,6 +155,8 @@ def test_the_mode_is_what_the_argument_or_the_environment_says() -> None:
     assert chosen(None, {"TQDM_DISABLE": "1"}) == chosen(True, {"TQDM_DISABLE": "1"}) == "none"
     assert chosen(None, {"TQDM_DISABLE": "0"}) == "auto"
     assert chosen("bar", {"TQDM_DISABLE": "1"}) == "bar"
+    assert {chosen(None, {"RATELIMITED_LLM_PROGRESS": no}) for no in ("0", "false", "No", " off ")} == {"none"}
+    assert {chosen(None, {"RATELIMITED_LLM_PROGRESS": yes}) for yes in ("", "1", "True", "yes", "on")} == {"auto"}
     assert chosen(None, {"TQDM_DISABLE": "1", **variable}) == "plain"
 
 

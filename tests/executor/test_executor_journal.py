@@ -54,7 +54,7 @@ def test_the_next_run_computes_only_what_is_missing(start: Start) -> None:
     double = Counted()
     first = list(start().map(double, ["a", "b"]))
     assert list(start().map(double, ["a", "b", "c"]))[:2] == first
-    assert double.calls == ["a", "b", "c"]
+    assert (sorted(double.calls[:2]), double.calls[2:]) == (["a", "b"], ["c"])  # two threads begin at once
 
 
 def test_functions_are_told_apart_and_so_are_repeated_calls(start: Start) -> None:
