@@ -22,7 +22,7 @@ REFUSED = {
     "ON_BUDGET_LOST": "x 0 local/0 local/x raise/8 local/\u00b2 local/" + "9" * 5000,
     "JOURNAL": "/no/such/folder/run.db :memory: /",
 }  # fmt: skip
-SAID = {"PROGRESS": "x 0 nan", "METRICS_PORT": "x -1 99999 1.5", "LOG": "x 0 verbose"}  # and gone on without
+SAID = {"PROGRESS": "x 2 nan", "METRICS_PORT": "x -1 99999 1.5", "LOG": "x 0 verbose"}  # and gone on without
 # Any text is a value: a switch that is on or off, a name of a host or a folder, a secret.
 ANY = {"DISABLE", "OTEL", "STATE", "METRICS_HOST", "TOKEN"}
 PREFIX = "RATELIMITED_LLM_"
