@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 from ..core.dispatcher import Dispatcher
@@ -37,6 +39,8 @@ NO_THREAD = (
     "the call was not accepted, since the thread that works through the queue cannot be started. Where the process is "
     "at its limit of threads, raise that (ulimit -u, or pids.max of its container) or end some, and submit again"
 )
+# Python 3.12.0 to 3.12.2 start no thread any more once the main one has ended, though others go on (cpython #113964).
+MAIN_ENDS_ALL = (3, 12) <= sys.version_info < (3, 12, 3)
 BATCH = 512  # messages taken in before the next look at who can go
 
 
@@ -71,6 +75,12 @@ class Engine(Steps):
         self._driver = 0  # the thread that drives
         me = weakref.ref(self)
         self.senders = SenderPool(lambda: (engine := me()) is not None and engine._busy(), self.inbox.ring)
+
+    def stand_by(self) -> None:
+        """Where a script's other threads could not start the worker's thread for their first call, have it now."""
+        if MAIN_ENDS_ALL:
+            with suppress(RuntimeError):  # no more threads: the first call says so
+                self._start_thread()
 
     # -- from any thread ----------------------------------------------------------------------------------------------
 

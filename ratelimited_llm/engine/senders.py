@@ -17,8 +17,8 @@ from typing import Any
 __all__ = ["SenderPool"]
 
 IDLE_SECONDS = 2.0  # how long a thread waits for more before it goes
-# Threads that stay while anything is pending: at interpreter exit none can be started (Python 3.12), and these drain
-# what is left. ThreadPoolExecutor keeps as many as its calls needed, at most 5 to 32.
+# Threads that stay while anything is pending: when the main one has ended, some Pythons start none (see `engine`), and
+# these drain what is left. ThreadPoolExecutor keeps as many as its calls needed, at most 5 to 32.
 KEPT = 16
 
 _log = logging.getLogger("ratelimited_llm.worker")

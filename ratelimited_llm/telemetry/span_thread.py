@@ -4,7 +4,7 @@ A processor that exports at once (OpenTelemetry's simple one) talks to its colle
 ended here, one after the other, with the moments that they ended at.
 
 The thread is there from the first call that is traced, and stays: calls end while their script does, and then no thread
-can be started any more (Python 3.12).
+can be started any more (Python 3.12.0 to 3.12.2).
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def test_retries_and_callbacks_work_while_the_interpreter_ends() -> None:
 
 
 def test_several_calls_are_sent_at_a_time_while_the_interpreter_ends() -> None:
-    """Threads are there beforehand: from Python 3.12 on none can be started any more."""
+    """Threads are there beforehand: some releases of Python 3.12 start none any more."""
     lines, err, code = run("""
         executor = RateLimitedExecutor()
         barrier = threading.Barrier(8)
@@ -152,6 +152,20 @@ def test_a_thread_that_outlives_the_main_one_is_served() -> None:
         threading.Thread(target=later).start()
     """)
     assert (lines, err, code) == (["0 1 2 3 4", "left behind"], "", 0)
+
+
+def test_a_thread_may_make_the_first_call_when_the_main_one_has_ended() -> None:
+    """As with the plain SDK; some releases of Python 3.12 start no thread by then."""
+    lines, err, code = run("""
+        executor = RateLimitedExecutor(min_interval=0.001)
+        main = threading.main_thread()
+        def later(number):
+            main.join()
+            say(executor.submit(int, number).result())
+        for number in range(3):
+            threading.Thread(target=later, args=(number,)).start()
+    """)
+    assert (sorted(lines), err, code) == (["0", "1", "2"], "", 0)
 
 
 def test_a_script_that_fails_still_drains() -> None:
