@@ -84,6 +84,11 @@ def worker_for(settings: QueueSettings) -> RateLimitedWorker:
 
 
 def forget() -> None:
-    """Forget all limits that were learned and all budget that was spent, as after a new start of the process."""
+    """Forget what was learned of limits and spent of budgets, of that for retries too, as after a new start.
+
+    Clients that exist keep their queues; those that are made from now on have others.
+    """
+    with _lock:
+        _workers.clear()
     forget_budgets()
     forget_accounts()
