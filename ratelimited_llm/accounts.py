@@ -44,6 +44,11 @@ class CallPool:
         )
 
     @property
+    def host(self) -> str:
+        """Where its calls go, as far as it is known."""
+        return urlsplit(self.base_url).netloc
+
+    @property
     def shared_name(self) -> str | None:
         """What these limits are called where other processes share them; the key is in it as a digest only.
 

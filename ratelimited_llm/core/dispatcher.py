@@ -43,7 +43,7 @@ class Dispatcher:
     Args:
         scheduler: who is next.
         budget: when it may go.
-        retries: the retries that all calls share; None for no bound but each call's own.
+        retries: the retries that all calls to a provider share; None for no bound but each call's own.
 
     Not thread-safe: one driver owns it. Every `now` is in seconds of the same monotonic clock.
     """
@@ -83,7 +83,7 @@ class Dispatcher:
                 continue
             self.scheduler.started(request)
             if self.retries is not None and not request.attempts:
-                self.retries.earn()
+                self.retries.earn(request.pool)
             return Send(request)
 
     def at_once(self, request: QueuedRequest, now: float) -> bool:
@@ -99,7 +99,7 @@ class Dispatcher:
             return False
         request.move(State.SENDING)
         if self.retries is not None:
-            self.retries.earn()
+            self.retries.earn(request.pool)
         return True
 
     def _reserve(self, request: QueuedRequest, now: float) -> float:
@@ -154,8 +154,8 @@ class Dispatcher:
         else:
             request.attempts += 1
         rest = policy.rest(feedback.outcome, request.attempts, request.refusals, jitter)
-        if rest is not None and kind is not Kind.LIMITED and self.retries is not None and not self.retries.spend():
-            rest = None
+        if rest is not None and kind is not Kind.LIMITED and self.retries is not None:
+            rest = rest if self.retries.spend(request.pool) else None
         if rest is None:
             request.move(State.FAILED)
             return False

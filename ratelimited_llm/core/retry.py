@@ -51,6 +51,8 @@ class RetryPolicy:
 class RetryBudget:
     """Lets retries be a tenth of the calls at most, beyond a reserve, so that an outage makes no storm.
 
+    Every provider has a budget of its own: what one that is down uses up, calls to another do not miss.
+
     Args:
         reserve: retries that are always there after a quiet time.
         share: retries that each first attempt earns (a tenth: 1.1 attempts a call, as Finagle and gRPC have it).
@@ -61,15 +63,29 @@ class RetryBudget:
     def __init__(self, reserve: float = 100.0, share: float = 0.1) -> None:
         self.reserve = reserve
         self.share = share
-        self._left = reserve
+        self._left: dict[object, float] = {}  # of the providers that have less than the reserve
 
-    def earn(self) -> None:
-        """A call was sent for the first time."""
-        self._left = min(self._left + self.share, self.reserve)
+    def earn(self, pool: object) -> None:
+        """A call to a pool of limits was sent for the first time."""
+        if self._left:
+            provider = _provider_of(pool)
+            if provider in self._left:
+                left = self._left[provider] + self.share
+                if left < self.reserve:
+                    self._left[provider] = left
+                else:
+                    del self._left[provider]
 
-    def spend(self) -> bool:
-        """Take one retry; False when none is left."""
-        if self._left < 1.0:
+    def spend(self, pool: object) -> bool:
+        """Take one retry of a call to this pool; False when none is left."""
+        provider = _provider_of(pool)
+        left = self._left.get(provider, self.reserve)
+        if left < 1.0:
             return False
-        self._left -= 1.0
+        self._left[provider] = left - 1.0
         return True
+
+
+def _provider_of(pool: object) -> object:
+    """Whose trouble the pools have in common; the pool itself where nothing tells."""
+    return getattr(pool, "host", None) or pool

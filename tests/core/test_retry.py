@@ -48,6 +48,13 @@ def test_a_back_off_is_bounded_below_and_above(attempts: int, jitter: float, tol
     assert math.isfinite(rest)
 
 
+class Pool:
+    """Limits of some provider."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+
+
 def test_a_back_off_doubles() -> None:
     """Half a second, one, two: with the same chance."""
     policy = RetryPolicy(max_retries=9)
@@ -60,16 +67,30 @@ def test_an_outage_makes_no_storm() -> None:
     budget = RetryBudget(reserve=10.0)
     retries = 0
     for _ in range(1_000):
-        budget.earn()
-        retries += budget.spend()
+        budget.earn("a pool")
+        retries += budget.spend("a pool")
     assert retries <= 10 + 100 + 1
 
 
 def test_the_reserve_comes_back_after_a_quiet_time() -> None:
     """A hundred good calls earn ten retries, never more than the reserve."""
     budget = RetryBudget(reserve=5.0)
-    while budget.spend():
+    while budget.spend("a pool"):
         pass
     for _ in range(1_000):
-        budget.earn()
-    assert sum(budget.spend() for _ in range(20)) == 5
+        budget.earn("a pool")
+    assert sum(budget.spend("a pool") for _ in range(20)) == 5
+
+
+def test_an_outage_takes_no_retry_from_another_provider() -> None:
+    """Pools of one host share a budget; those that name none have each their own."""
+    one, same, other, unnamed = Pool("a.example"), Pool("a.example"), Pool("b.example"), Pool("")
+    budget = RetryBudget(reserve=5.0)
+    while budget.spend(one):
+        pass
+    assert not budget.spend(same)
+    assert budget.spend(other)
+    assert budget.spend(unnamed)
+    for _ in range(11):
+        budget.earn(same)
+    assert budget.spend(one)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from concurrent.futures import CancelledError, Future, as_completed, wait
+from functools import partial
 
 import openai
 import pydantic
@@ -16,7 +17,7 @@ from openai.types.responses import Response
 from talking import Stub, ask, chat_body, text_of
 from waiting import wait_until, wait_until_collected
 
-from ratelimited_llm import BudgetExceeded, OpenAI, QueueFull, RequestExpired, WorkerStopped
+from ratelimited_llm import BudgetExceeded, OpenAI, QueueFull, RequestExpired, WorkerStopped, worker
 from ratelimited_llm import openai as door_module
 from ratelimited_llm.engine.senders import SenderPool
 from ratelimited_llm.simulator import Fault
@@ -530,6 +531,19 @@ def test_a_closed_client_accepts_nothing(simulator, door):
     client.close()
     with pytest.raises(WorkerStopped):
         ask(client)
+
+
+def test_an_outage_takes_no_retry_from_another_provider(simulator, door, monkeypatch):
+    """Their clients share a queue, and what one that is down has used up is no affair of the other's."""
+    monkeypatch.setattr(worker, "RetryBudget", partial(worker.RetryBudget, 1.0))
+    down = door(OpenAI, simulator(faults=[Fault(status=500)]))
+    provider = simulator(faults=[Fault(status=500, at=(1,))])
+    other = door(OpenAI, provider)
+    assert down._runtime.worker is other._runtime.worker
+    with pytest.raises(openai.InternalServerError):
+        ask(down).result()
+    assert ask(other).result()
+    assert provider.counters.requests == 2
 
 
 def test_shutdown_is_an_executors(simulator, door):
