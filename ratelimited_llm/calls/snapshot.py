@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import math
+import sys
 from datetime import datetime
 from typing import Any
 
 __all__ = ["given_only", "snapshot", "to_json"]
 
+# Where the SDKs make JSON of more than json does; older ones have no such module, and refuse that at the call.
+ENCODERS = ("openai._utils._json", "groq._utils._json", "anthropic._utils._json")
 NOT_GIVEN = frozenset({"Omit", "NotGiven"})  # how the SDKs write that an argument was not given
 
 DEEPEST = 200  # levels; json itself gives up at about a thousand, with a RecursionError
@@ -80,8 +83,10 @@ def _other(value: Any, depth: int) -> Any:
 def _known_to_the_sdk(value: Any, depth: int) -> bool:
     """Whether the SDKs make JSON of it: of models, and moments; an argument that stands for nothing they leave out."""
     kind = type(value)
-    left_out = kind.__name__ in NOT_GIVEN and depth <= 1
-    return left_out or isinstance(value, datetime) or hasattr(kind, "model_dump")
+    if kind.__name__ in NOT_GIVEN and depth <= 1:
+        return True
+    known = isinstance(value, datetime) or hasattr(kind, "model_dump")
+    return known and any(name in sys.modules for name in ENCODERS)
 
 
 def given_only(body: Any) -> Any:

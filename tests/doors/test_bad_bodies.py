@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import math
+import sys
 
 import groq
 import openai
@@ -13,6 +15,7 @@ from nested import cyclic, deep
 from talking import Stub, ask, chat_body, text_of
 
 from ratelimited_llm import Anthropic, AsyncOpenAI, Groq, OpenAI, queued, requests
+from ratelimited_llm.calls.snapshot import ENCODERS
 
 CANNOT = {
     "nan": math.nan, "inf": [math.inf], "bytes": b"x", "set": {1}, "object": object(), "function": len,
@@ -65,6 +68,20 @@ def test_a_door_refuses_what_json_cannot_say_and_sends_the_rest(door, cls, sdk, 
     for name, value in CAN.items():
         assert text_of(ask(client, extra_body={"x": value})) == "answer", name
     assert len(stub.requests) == len(CAN)
+
+
+def test_what_newer_sdks_alone_make_json_of_is_refused_at_the_call_with_older_ones(door, monkeypatch):
+    """A moment is an ISO text with a new one, and a TypeError with one that has no encoder of its own."""
+    stub = Stub()
+    client, moment = door(OpenAI, http_client=stub.client), datetime.datetime(2026, 11, 29)
+    newer = any(name in sys.modules for name in ENCODERS)
+    assert (refuses(with_extra(client), moment) is None) == newer
+    assert client.wait(5)
+    for name in ENCODERS:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    assert isinstance(refuses(with_extra(client), moment), TypeError)
+    assert text_of(ask(client)) == "answer"
+    assert len(stub.requests) == 1 + newer
 
 
 def test_anthropics_door_refuses_them_too(simulator, door):
