@@ -18,6 +18,7 @@ import pytest
 from ratelimited_llm import shared_workers
 from ratelimited_llm.calls import attempt
 from ratelimited_llm.core import limiter, pause
+from ratelimited_llm.engine import engine
 from ratelimited_llm.simulator import Simulator
 
 sys.path.insert(0, str(Path(__file__).parent))  # for servers.py and its like: pytest imports files without their folder
@@ -87,6 +88,14 @@ def own_settings(monkeypatch):
     shared_workers.forget()
     yield
     shared_workers.forget()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nobody_stands_by():
+    """A worker's thread starts with its first call, also on those Pythons where it stands by; not so in scripts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "MAIN_ENDS_ALL", False)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -107,8 +107,9 @@ def outcomes(provider: Simulator, warm_python: list[str]) -> Callable[[Path, str
 
 THREADS_AND_FILES = """
 from middle import Middle, open_files
-from ratelimited_llm.engine import lifecycle
+from ratelimited_llm.engine import engine, lifecycle
 
+engine.MAIN_ENDS_ALL = False  # no worker's thread stands by, as on every other Python
 doors = Doors(journal=HERE + "/run.db")
 middle = Middle(doors, 1, [])
 middle.no_threads()

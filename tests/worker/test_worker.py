@@ -21,6 +21,7 @@ from ratelimited_llm.core.limiter import Limiter
 from ratelimited_llm.core.limits import RateLimits
 from ratelimited_llm.core.request import Cost, State, Usage
 from ratelimited_llm.core.retry import RetryPolicy
+from ratelimited_llm.engine import engine
 from ratelimited_llm.engine.jobs import Answer, AttemptFailed, FutureJob, in_call
 from ratelimited_llm.engine.light_future import LightFuture
 from ratelimited_llm.engine.turn_jobs import TurnJob
@@ -742,6 +743,17 @@ def test_no_worker_thread_means_no_call(monkeypatch: pytest.MonkeyPatch) -> None
         with pytest.raises(RuntimeError, match="can't start"):
             submit(worker, Pool(), 1)
     assert worker.pending == 0
+    assert submit(worker, Pool(), 1).result(PATIENCE) == 1
+    worker.shutdown()
+
+
+def test_where_only_the_main_thread_can_start_others_the_worker_has_its_own_from_the_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So the first call may be made when no thread can be had any more."""
+    monkeypatch.setattr(engine, "MAIN_ENDS_ALL", True)
+    worker = RateLimitedWorker()
+    monkeypatch.setattr(threading.Thread, "start", _refuse)
     assert submit(worker, Pool(), 1).result(PATIENCE) == 1
     worker.shutdown()
 
