@@ -84,9 +84,9 @@ def worker_for(settings: QueueSettings) -> RateLimitedWorker:
 
 
 def forget() -> None:
-    """Forget what was learned of limits and spent of budgets, of that for retries too, as after a new start.
+    """Forget all limits that were learned and all budget that was spent, as after a new start of the process.
 
-    Clients that exist keep their queues; those that are made from now on have others.
+    Clients that exist keep their queues; those that are made from now on have others, with all retries in reserve.
     """
     with _lock:
         _workers.clear()

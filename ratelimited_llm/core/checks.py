@@ -1,4 +1,7 @@
-"""Checks of numbers that people give: what makes no sense is refused with its name, whoever was given it."""
+"""Checks of what people give: what makes no sense is refused with its name, whoever was given it.
+
+And what the text of a switch in the environment means, which is read alike everywhere.
+"""
 
 from __future__ import annotations
 

@@ -154,8 +154,9 @@ class Dispatcher:
         else:
             request.attempts += 1
         rest = policy.rest(feedback.outcome, request.attempts, request.refusals, jitter)
-        if rest is not None and kind is not Kind.LIMITED and self.retries is not None:
-            rest = rest if self.retries.spend(request.pool) else None
+        retries = self.retries
+        if rest is not None and kind is not Kind.LIMITED and retries is not None and not retries.spend(request.pool):
+            rest = None
         if rest is None:
             request.move(State.FAILED)
             return False

@@ -24,8 +24,8 @@ _complained: set[str] = set()  # wrong values of the variable that were spoken o
 def chosen(mode: bool | str | None, environ: Mapping[str, str] | None = None) -> str:
     """Return the mode that was asked for: one of `MODES`.
 
-    None is what `RATELIMITED_LLM_PROGRESS` says, or else "auto"; True is "auto" and False "none". `TQDM_DISABLE=1`
-    turns "auto" into "none", and leaves alone what was asked for by name.
+    None is what `RATELIMITED_LLM_PROGRESS` says (a yes or a no, too), or else "auto"; True is "auto" and False "none".
+    `TQDM_DISABLE=1` turns "auto" into "none", and leaves alone what was asked for by name.
 
     Raises:
         TypeError, ValueError: it is none of these. A wrong variable is no error: it is logged once and not followed.

@@ -11,14 +11,12 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 
 import pydantic.main
 import pytest
 from forking import in_child
 
-from ratelimited_llm import forks
 from ratelimited_llm.calls import model_builds
 from ratelimited_llm.simulator import Simulator
 
@@ -117,18 +115,24 @@ def test_a_child_finds_the_lock_of_the_models_free_that_a_thread_of_its_parent_h
     lock = getattr(pydantic.main, "_rebuild_lock", None)
     if lock is None:
         pytest.skip("this pydantic has no such lock")
-    held, forking = threading.Event(), threading.Event()
+    held, asked = threading.Event(), threading.Event()
+
+    class Watched:
+        release = lock.release
+
+        def acquire(self, **how):
+            asked.set()
+            return lock.acquire(**how)
 
     def build():
         with lock:
             held.set()
-            forking.wait(10)
-            time.sleep(0.1)  # so that the fork comes to wait; should it not, the test fails less often, not more
+            asked.wait(10)  # the fork waits for the lock, or else finds it taken
 
     builder = threading.Thread(target=build)
     builder.start()
     assert held.wait(10)
-    monkeypatch.setattr(forks, "_before", [forking.set, *forks._before])
+    monkeypatch.setattr(pydantic.main, "_rebuild_lock", Watched())
     in_child(lambda: lock.acquire(timeout=model_builds.PATIENCE) or os._exit(2))
     builder.join()
     assert lock.acquire(timeout=model_builds.PATIENCE)

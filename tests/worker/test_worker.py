@@ -6,7 +6,6 @@ import gc
 import math
 import queue
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, wait
@@ -14,6 +13,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from ratelimited_llm import QueueFull, RequestExpired, WorkerStopped
 from ratelimited_llm.core.feedback import ANSWERED, Feedback, Kind, Outcome
@@ -237,8 +237,7 @@ def test_to_cancel_an_empty_queue_takes_no_sending_thread(
         engine.close(final=True)
         asking = threading.Thread(target=lambda: told.put(worker.cancel_queued()), daemon=True)
         asking.start()
-        while not engine.inbox.queue:
-            time.sleep(0.001)
+        wait_until(lambda: engine.inbox.queue)
     assert told.get(timeout=PATIENCE) == 0
     asking.join(PATIENCE)
 
